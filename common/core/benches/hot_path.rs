@@ -1,0 +1,206 @@
+//! Parse → decide → frame: what the core costs per packet, beside a plain copy of the same bytes.
+//!
+//! A gateway with [`SESSIONS`] sessions and a policy of [`RULES`] networks judges batches of
+//! [`BATCH`] packets, each of another session. Run with `cargo bench -p adit-core`; one element is
+//! one packet.
+#![allow(missing_docs)]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use adit_core::dataplane::Verdict;
+use adit_core::dataplane::gateway::{self, Sessions, Target};
+use adit_core::identity::{Identity, Principal};
+use adit_core::policy::{Filter, Policy};
+use adit_core::table::owners::Owners;
+use adit_core::wire::ip::{IpPacket, UDP};
+use adit_core::wire::{datagram, tcp};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+criterion_group!(benches, from_peer, to_peer, plain_copy);
+criterion_main!(benches);
+
+/// A datagram from a client becomes a packet for the TUN device.
+fn from_peer(criterion: &mut Criterion) {
+    let table = Table::new();
+    let mut group = criterion.benchmark_group("from_peer");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for (family, length, client, server) in shapes() {
+        let datagrams: Vec<Vec<u8>> = (0..BATCH)
+            .map(|n| [&[0, 0][..], &packet(client(n), server(n), length)].concat())
+            .collect();
+        let mut out = vec![0; BATCH * length];
+        group.bench_function(format!("{family}/{length}"), |bencher| {
+            bencher.iter(|| {
+                for (n, (datagram, out)) in datagrams.iter().zip(out.chunks_mut(length)).enumerate() {
+                    let prefix = datagram::parse(black_box(datagram)).expect("a prefix");
+                    let packet = IpPacket::parse(&datagram[prefix.len..]).expect("a packet");
+                    let verdict = gateway::from_peer(&table, n, &packet);
+                    assert_eq!(verdict, Verdict::Forward(Target::Inside));
+                    out.copy_from_slice(packet.bytes());
+                    tcp::clamp_mss(out, MAX_PACKET);
+                }
+                black_box(&mut out);
+            });
+        });
+    }
+}
+
+/// A packet from the TUN device becomes a datagram for a client.
+fn to_peer(criterion: &mut Criterion) {
+    let table = Table::new();
+    let mut group = criterion.benchmark_group("to_peer");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for (family, length, client, server) in shapes() {
+        let packets: Vec<Vec<u8>> =
+            (0..BATCH).map(|n| packet(server(n), client(n), length)).collect();
+        let prefix = datagram::prefix_len(0);
+        let mut out = vec![0; BATCH * (prefix + length)];
+        group.bench_function(format!("{family}/{length}"), |bencher| {
+            bencher.iter(|| {
+                for (n, (bytes, out)) in
+                    packets.iter().zip(out.chunks_mut(prefix + length)).enumerate()
+                {
+                    let packet = IpPacket::parse(black_box(bytes)).expect("a packet");
+                    assert_eq!(gateway::to_peer(&table, &packet), Verdict::Forward(n));
+                    datagram::write_prefix(0, &mut out[..prefix]);
+                    out[prefix..].copy_from_slice(bytes);
+                    tcp::clamp_mss(&mut out[prefix..], MAX_PACKET);
+                }
+                black_box(&mut out);
+            });
+        });
+    }
+}
+
+/// The copy that both of the above contain, and nothing else.
+fn plain_copy(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("memcpy");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for length in LENGTHS {
+        let packets = vec![vec![7; length]; BATCH];
+        let mut out = vec![0; BATCH * length];
+        group.bench_function(format!("{length}"), |bencher| {
+            bencher.iter(|| {
+                for (bytes, out) in packets.iter().zip(out.chunks_mut(length)) {
+                    out.copy_from_slice(black_box(bytes));
+                }
+                black_box(&mut out);
+            });
+        });
+    }
+}
+
+/// The gateway's sessions, as an engine keeps them.
+struct Table {
+    owners: Owners<usize>,
+    filters: Vec<Arc<Filter>>,
+}
+
+impl Table {
+    fn new() -> Self {
+        let networks: Vec<String> = (0..RULES)
+            .map(|n| format!("\"10.{n}.0.0/16\", \"fd00:{n:x}::/32\""))
+            .collect();
+        let text = format!("[[allow]]\nwho = [\"*\"]\nto = [{}]\n", networks.join(", "));
+        let policy = Policy::parse(&text, "policy.toml").expect("a policy");
+        let mut owners = Owners::new();
+        let mut filters = Vec::new();
+        for n in 0..SESSIONS {
+            owners.insert(client_v4(n).into(), n);
+            owners.insert(client_v6(n).into(), n);
+            filters.push(policy.access(&identity(n)).expect("an access").filter);
+        }
+        Self { owners, filters }
+    }
+}
+
+impl Sessions for Table {
+    type Key = usize;
+
+    fn owner(&self, address: IpAddr) -> Option<usize> {
+        self.owners.owner(address)
+    }
+
+    fn filter(&self, key: usize) -> Option<&Filter> {
+        self.filters.get(key).map(Arc::as_ref)
+    }
+
+    fn max_packet(&self, _key: usize) -> usize {
+        MAX_PACKET
+    }
+}
+
+/// One way to make addresses of the n-th packet of a batch.
+type Address = fn(usize) -> IpAddr;
+
+/// Family, packet length, and the addresses of clients and of what they talk to.
+fn shapes() -> impl Iterator<Item = (&'static str, usize, Address, Address)> {
+    let families: [(_, Address, Address); 2] =
+        [("v4", client_v4, server_v4), ("v6", client_v6, server_v6)];
+    families.into_iter().flat_map(|(family, client, server)| {
+        LENGTHS.into_iter().map(move |length| (family, length, client, server))
+    })
+}
+
+fn client_v4(n: usize) -> IpAddr {
+    Ipv4Addr::from(0x0a63_0002 + n as u32).into()
+}
+
+fn server_v4(n: usize) -> IpAddr {
+    Ipv4Addr::from([10, (n % RULES) as u8, 0, 1]).into()
+}
+
+fn client_v6(n: usize) -> IpAddr {
+    Ipv6Addr::new(0xfdad, 0, 0, 0, 0, 0, 0, 2 + n as u16).into()
+}
+
+fn server_v6(n: usize) -> IpAddr {
+    Ipv6Addr::new(0xfd00, (n % RULES) as u16, 0, 0, 0, 0, 0, 1).into()
+}
+
+fn identity(n: usize) -> Identity {
+    Identity {
+        principal: Principal::parse(&format!("user{n}@example.com")).expect("a name"),
+        groups: Vec::new(),
+        authority: "bench".to_owned(),
+        serial: "01".to_owned(),
+        not_before: 0,
+        not_after: i64::MAX,
+    }
+}
+
+/// A UDP packet of `length` bytes; the IPv4 header checksum is not needed here.
+fn packet(source: IpAddr, destination: IpAddr, length: usize) -> Vec<u8> {
+    let mut packet = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut header = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, UDP, 0, 0];
+            header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            header
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let mut header = vec![0x60, 0, 0, 0, 0, 0, UDP, 64];
+            header[4..6].copy_from_slice(&(length as u16 - 40).to_be_bytes());
+            header.extend(source.octets());
+            header.extend(destination.octets());
+            header
+        }
+        _ => unreachable!("a packet has one family"),
+    };
+    packet.resize(length, 7);
+    packet
+}
+
+/// A small packet, a request or an acknowledgement, and one that fills the tunnel.
+const LENGTHS: [usize; 2] = [80, 1400];
+/// What a path of 1500 bytes carries.
+const MAX_PACKET: usize = 1412;
+/// A large office.
+const SESSIONS: usize = 1000;
+/// A long policy.
+const RULES: usize = 90;
+/// As many packets as one GSO send or one read of the TUN device brings.
+const BATCH: usize = 64;

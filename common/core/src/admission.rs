@@ -1,0 +1,97 @@
+//! From an identity to what its session is made of: policy and leases together.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::close::{Refusal, RefusalKind};
+use crate::identity::{Identity, Principal};
+use crate::policy::{Filter, Policy};
+use crate::range::RouteRange;
+use crate::table::leases::{LeaseEntry, Leases};
+
+/// Decides who gets a session, and with what.
+#[derive(Debug)]
+pub struct Admission {
+    policy: Arc<Policy>,
+    leases: Leases,
+}
+
+/// What an admitted session is made of.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// Whose session it is.
+    pub principal: Principal,
+    /// Groups of the certificate and of the policy.
+    pub groups: Vec<String>,
+    /// Own addresses (as host prefixes) first, then the networks of a site.
+    pub addresses: Vec<IpNet>,
+    /// What the client is told to route into the tunnel.
+    pub routes: Vec<RouteRange>,
+    /// What it may reach.
+    pub filter: Arc<Filter>,
+}
+
+impl Admission {
+    /// Admission by `policy`; `inside` are the gateway's own addresses, which nobody is given.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>, inside: &[IpAddr]) -> Self {
+        let reserved = policy.reserved().chain(inside.iter().copied());
+        let leases = Leases::new(policy.pools(), reserved);
+        Self { policy, leases }
+    }
+
+    /// Takes over the leases of an earlier run.
+    pub fn restore(&mut self, leases: impl IntoIterator<Item = LeaseEntry>) {
+        self.leases.restore(leases);
+    }
+
+    /// The leases, to be saved.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseEntry> {
+        self.leases.entries()
+    }
+
+    /// What `identity` gets; `now` in seconds since 1970.
+    ///
+    /// # Errors
+    /// When the policy gives nothing, or no address is left.
+    pub fn admit(&mut self, identity: &Identity, now: i64) -> Result<Grant, Refusal> {
+        let access = self.policy.access(identity)?;
+        let fixed = |v4: bool| access.fixed.iter().find(|ip| ip.is_ipv4() == v4).copied();
+        let (mut v4, mut v6) = (fixed(true), fixed(false));
+        if v4.is_none() || v6.is_none() {
+            let lease = self
+                .leases
+                .lease_families(&identity.principal, v4.is_none(), v6.is_none(), now)
+                .map_err(|error| Refusal::new(RefusalKind::PoolExhausted, error.to_string()))?;
+            v4 = v4.or(lease.v4.map(IpAddr::V4));
+            v6 = v6.or(lease.v6.map(IpAddr::V6));
+        }
+        let addresses: Vec<IpNet> = v4
+            .into_iter()
+            .chain(v6)
+            .map(IpNet::from)
+            .chain(access.networks)
+            .collect();
+        if addresses.is_empty() {
+            return Err(Refusal::new(
+                RefusalKind::PoolExhausted,
+                "the policy has neither a pool nor a fixed address for this identity",
+            ));
+        }
+        Ok(Grant {
+            principal: identity.principal.clone(),
+            groups: access.groups,
+            addresses,
+            routes: access.filter.routes().to_vec(),
+            filter: access.filter,
+        })
+    }
+
+    /// The session of `principal` is over; it keeps its lease.
+    pub fn release(&mut self, principal: &Principal, now: i64) {
+        self.leases.release(principal, now);
+    }
+}

@@ -1,0 +1,141 @@
+//! The gateway's verdicts, both directions.
+//!
+//! Every packet passes the filter of the session it comes from and of the session it goes to: a
+//! client reaches another only where the policy lets each reach the other.
+
+use std::net::IpAddr;
+
+use super::{DropReason, Verdict, quoted};
+use crate::policy::{Decision, Direction, Filter, Flow};
+use crate::wire::icmp::IcmpError;
+use crate::wire::ip::IpPacket;
+
+/// What the verdicts need to know about the sessions.
+pub trait Sessions {
+    /// Names a session.
+    type Key: Copy + Eq;
+    /// Whose `address` is, by longest prefix.
+    fn owner(&self, address: IpAddr) -> Option<Self::Key>;
+    /// What the session may reach; `None` when it is gone.
+    fn filter(&self, key: Self::Key) -> Option<&Filter>;
+    /// The largest packet its path carries, in bytes.
+    fn max_packet(&self, key: Self::Key) -> usize;
+}
+
+/// Where a client's packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<K> {
+    /// To the TUN device.
+    Inside,
+    /// To another session; the gateway is the router between them.
+    Peer(K),
+}
+
+/// A packet that came out of the tunnel from the session `from`.
+pub fn from_peer<S: Sessions>(
+    sessions: &S,
+    from: S::Key,
+    packet: &IpPacket<'_>,
+) -> Verdict<Target<S::Key>> {
+    let (source, destination) = (packet.source(), packet.destination());
+    if !is_unicast(destination) || !is_unicast(source) {
+        return Verdict::Drop(DropReason::NotUnicast);
+    }
+    // BCP 38: the owner by longest prefix excludes neighbours inside a site's network.
+    if sessions.owner(source) != Some(from) {
+        return Verdict::Reply(IcmpError::SourcePolicy);
+    }
+    let Some(filter) = sessions.filter(from) else {
+        return Verdict::Drop(DropReason::SessionGone);
+    };
+    if !allows(filter, Direction::FromClient, destination, packet) {
+        return Verdict::Reply(IcmpError::AdminProhibited);
+    }
+    match sessions.owner(destination) {
+        None => Verdict::Forward(Target::Inside),
+        // A packet to itself would travel for ever.
+        Some(peer) if peer == from => Verdict::Reply(IcmpError::NoRoute),
+        Some(peer) => {
+            if packet.hop_limit() <= 1 {
+                return Verdict::Reply(IcmpError::HopLimitExceeded);
+            }
+            deliver(sessions, peer, packet).map(Target::Peer)
+        }
+    }
+}
+
+/// A packet from the TUN device.
+pub fn to_peer<S: Sessions>(sessions: &S, packet: &IpPacket<'_>) -> Verdict<S::Key> {
+    if !is_unicast(packet.destination()) || !is_unicast(packet.source()) {
+        return Verdict::Drop(DropReason::NotUnicast);
+    }
+    match sessions.owner(packet.destination()) {
+        Some(peer) => deliver(sessions, peer, packet),
+        None => Verdict::Reply(IcmpError::NoRoute),
+    }
+}
+
+/// The last questions on the way to a session.
+fn deliver<S: Sessions>(sessions: &S, peer: S::Key, packet: &IpPacket<'_>) -> Verdict<S::Key> {
+    let Some(filter) = sessions.filter(peer) else {
+        return Verdict::Drop(DropReason::SessionGone);
+    };
+    if !allows(filter, Direction::ToClient, packet.source(), packet)
+        && !answers_allowed(sessions, peer, filter, packet)
+    {
+        return Verdict::Reply(IcmpError::AdminProhibited);
+    }
+    let limit = sessions.max_packet(peer);
+    if packet.bytes().len() > limit {
+        return Verdict::Reply(IcmpError::PacketTooBig {
+            mtu: u32::try_from(limit).unwrap_or(u32::MAX),
+        });
+    }
+    Verdict::Forward(peer)
+}
+
+/// Whether this is an ICMP error about a packet that the session sent and might send.
+fn answers_allowed<S: Sessions>(
+    sessions: &S,
+    peer: S::Key,
+    filter: &Filter,
+    packet: &IpPacket<'_>,
+) -> bool {
+    quoted::addresses(packet).is_some_and(|(source, destination)| {
+        sessions.owner(source) == Some(peer)
+            && allows(filter, Direction::ToClient, destination, packet)
+    })
+}
+
+fn allows(filter: &Filter, direction: Direction, inside: IpAddr, packet: &IpPacket<'_>) -> bool {
+    let port = packet.ports().map(|(source, destination)| match direction {
+        Direction::FromClient => destination,
+        Direction::ToClient => source,
+    });
+    let flow = Flow {
+        direction,
+        inside,
+        protocol: packet.protocol(),
+        port,
+    };
+    matches!(filter.decide(&flow), Decision::Allow(_))
+}
+
+/// Whether an address may stand in a forwarded packet (RFC 1812 §5.3.7, RFC 4291 §2.5.6).
+pub(super) fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            !(v4.is_multicast()
+                || v4.is_broadcast()
+                || v4.is_unspecified()
+                || v4.is_loopback()
+                || v4.is_link_local())
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_multicast()
+                || v6.is_unspecified()
+                || v6.is_loopback()
+                || v6.is_unicast_link_local())
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! From the bytes of a leaf certificate to an identity (RFC 5280 §4).
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::{AuthorityRule, GroupSource, Identity, IdentityError, Principal, PrincipalSource, name};
+
+/// What a certificate may be used for (RFC 5280 §4.2.1.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// As a client.
+    ClientAuth,
+    /// As a gateway.
+    ServerAuth,
+}
+
+/// Reads the identity by the authority's rule. The chain must have been verified before.
+///
+/// # Errors
+/// When there is not exactly one well-formed principal, or a group is malformed.
+pub fn extract(leaf: &[u8], rule: &AuthorityRule) -> Result<Identity, IdentityError> {
+    let certificate = parse(leaf)?;
+    let mut found: Option<String> = None;
+    for candidate in candidates(&certificate, rule)? {
+        match &found {
+            None => found = Some(candidate),
+            // The same name in two places is still one name.
+            Some(first) if *first == candidate => {}
+            Some(first) => return Err(IdentityError::Ambiguous(first.clone(), candidate)),
+        }
+    }
+    let Some(principal) = found else {
+        return Err(IdentityError::Missing(described(&rule.principal)));
+    };
+    let groups = match rule.groups {
+        GroupSource::None => Vec::new(),
+        GroupSource::Ou => groups(&certificate)?,
+    };
+    Ok(Identity {
+        principal: Principal(principal),
+        groups,
+        authority: rule.name.clone(),
+        serial: hexadecimal(certificate.raw_serial()),
+        not_before: certificate.validity().not_before.timestamp(),
+        not_after: certificate.validity().not_after.timestamp(),
+    })
+}
+
+/// Whether the extended key usage is present and names this very purpose. anyExtendedKeyUsage
+/// does not count: it says nothing.
+///
+/// # Errors
+/// When the certificate cannot be read.
+pub fn has_purpose(leaf: &[u8], purpose: Purpose) -> Result<bool, IdentityError> {
+    let certificate = parse(leaf)?;
+    let usage = certificate
+        .extended_key_usage()
+        .map_err(|_| IdentityError::Unreadable)?;
+    Ok(usage.is_some_and(|usage| match purpose {
+        Purpose::ClientAuth => usage.value.client_auth,
+        Purpose::ServerAuth => usage.value.server_auth,
+    }))
+}
+
+fn parse(leaf: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
+    match X509Certificate::from_der(leaf) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok(_) | Err(_) => Err(IdentityError::Unreadable),
+    }
+}
+
+/// Every name at the places the rule lists, in canonical form.
+fn candidates(
+    certificate: &X509Certificate<'_>,
+    rule: &AuthorityRule,
+) -> Result<Vec<String>, IdentityError> {
+    let alternatives = certificate
+        .subject_alternative_name()
+        .map_err(|_| IdentityError::Unreadable)?;
+    let alternatives = alternatives
+        .as_ref()
+        .map_or(&[][..], |extension| &extension.value.general_names);
+    let mut candidates = Vec::new();
+    for source in &rule.principal {
+        match source {
+            PrincipalSource::Email => {
+                for general in alternatives {
+                    if let GeneralName::RFC822Name(text) = general {
+                        candidates.push(name::email(text)?);
+                    }
+                }
+            }
+            PrincipalSource::Uri => {
+                for general in alternatives {
+                    if let GeneralName::URI(text) = general {
+                        candidates.push(name::spiffe(text)?);
+                    }
+                }
+            }
+            PrincipalSource::Dns => {
+                for general in alternatives {
+                    if let GeneralName::DNSName(text) = general {
+                        candidates.push(name::dns(text)?);
+                    }
+                }
+            }
+            PrincipalSource::Cn => {
+                for attribute in certificate.subject().iter_common_name() {
+                    let text = attribute.as_str().map_err(|_| {
+                        name::malformed("common name", "", "is not a string")
+                    })?;
+                    // A common name has any shape: read as an operator's spelling is, the two agree.
+                    candidates.push(Principal::parse(text)?.0);
+                }
+            }
+        }
+    }
+    Ok(candidates)
+}
+
+fn groups(certificate: &X509Certificate<'_>) -> Result<Vec<String>, IdentityError> {
+    let mut groups = Vec::new();
+    for attribute in certificate.subject().iter_organizational_unit() {
+        let text = attribute
+            .as_str()
+            .map_err(|_| name::malformed("group", "", "is not a string"))?;
+        groups.push(name::group(text)?);
+        if groups.len() > MAX_GROUPS {
+            return Err(IdentityError::TooManyGroups(MAX_GROUPS));
+        }
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
+}
+
+fn described(sources: &[PrincipalSource]) -> String {
+    let names: Vec<&str> = sources
+        .iter()
+        .map(|source| match source {
+            PrincipalSource::Email => "mail address (SAN rfc822Name)",
+            PrincipalSource::Uri => "SPIFFE id (SAN URI)",
+            PrincipalSource::Dns => "DNS name (SAN dNSName)",
+            PrincipalSource::Cn => "common name",
+        })
+        .collect();
+    names.join(" or ")
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    // A positive serial with its top bit set is encoded with a leading zero byte.
+    let bytes = match bytes {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// More than any organisation chart is deep.
+const MAX_GROUPS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, SanType};
+
+    fn rule(principal: &[PrincipalSource]) -> AuthorityRule {
+        AuthorityRule {
+            name: "test".to_owned(),
+            principal: principal.to_vec(),
+            groups: GroupSource::Ou,
+        }
+    }
+
+    fn certificate(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    fn email(text: &str) -> SanType {
+        SanType::Rfc822Name(text.try_into().unwrap())
+    }
+
+    #[test]
+    fn the_mail_address_is_the_principal_and_units_are_groups() {
+        let der = certificate(|params| {
+            params.subject_alt_names = vec![email("alice@Example.com")];
+            params.distinguished_name.push(DnType::OrganizationalUnitName, "eng");
+        });
+        let identity = extract(&der, &rule(&[PrincipalSource::Email])).unwrap();
+        assert_eq!(identity.principal.as_str(), "alice@example.com");
+        assert_eq!(identity.groups, ["eng"]);
+        assert!(identity.not_before < identity.not_after);
+    }
+
+    #[test]
+    fn two_candidates_are_a_refusal_that_names_both() {
+        let der = certificate(|params| {
+            params.subject_alt_names = vec![email("a@example.com"), email("b@example.com")];
+        });
+        let error = extract(&der, &rule(&[PrincipalSource::Email])).unwrap_err();
+        assert_eq!(
+            error,
+            IdentityError::Ambiguous("a@example.com".into(), "b@example.com".into())
+        );
+    }
+
+    #[test]
+    fn candidates_of_two_sources_are_ambiguous_too() {
+        let der = certificate(|params| {
+            params.subject_alt_names = vec![
+                email("a@example.com"),
+                SanType::DnsName("host.example.com".try_into().unwrap()),
+            ];
+        });
+        let both = rule(&[PrincipalSource::Email, PrincipalSource::Dns]);
+        assert!(matches!(extract(&der, &both), Err(IdentityError::Ambiguous(..))));
+        assert!(extract(&der, &rule(&[PrincipalSource::Dns])).is_ok());
+    }
+
+    #[test]
+    fn a_common_name_is_read_as_an_operator_writes_it() {
+        for (text, principal) in [
+            ("Alice", "alice"),
+            ("Alice Example", "Alice Example"),
+            ("alice@Example.com", "alice@example.com"),
+            ("VPN.Example.com", "vpn.example.com"),
+        ] {
+            let der = certificate(|params| {
+                params.distinguished_name = rcgen::DistinguishedName::new();
+                params.distinguished_name.push(DnType::CommonName, text);
+            });
+            let identity = extract(&der, &rule(&[PrincipalSource::Cn])).unwrap();
+            assert_eq!(identity.principal.as_str(), principal);
+            assert_eq!(Principal::parse(text), Ok(identity.principal));
+        }
+    }
+
+    #[test]
+    fn no_candidate_says_where_one_was_expected() {
+        let der = certificate(|_| {});
+        let error = extract(&der, &rule(&[PrincipalSource::Uri])).unwrap_err();
+        assert!(error.to_string().contains("SPIFFE"), "{error}");
+    }
+
+    #[test]
+    fn a_malformed_name_is_a_refusal_even_beside_a_good_one() {
+        let der = certificate(|params| {
+            params.subject_alt_names = vec![email("a@example.com"), email("no-at-sign")];
+        });
+        let error = extract(&der, &rule(&[PrincipalSource::Email])).unwrap_err();
+        assert!(matches!(error, IdentityError::Malformed { .. }));
+    }
+
+    #[test]
+    fn a_purpose_must_be_present_and_the_right_one() {
+        let with = |usages: Vec<ExtendedKeyUsagePurpose>| {
+            certificate(|params| params.extended_key_usages = usages)
+        };
+        let client = |der: &[u8]| has_purpose(der, Purpose::ClientAuth).unwrap();
+        assert!(client(&with(vec![ExtendedKeyUsagePurpose::ClientAuth])));
+        assert!(!client(&with(vec![ExtendedKeyUsagePurpose::ServerAuth])));
+        assert!(!client(&with(vec![ExtendedKeyUsagePurpose::Any])));
+        assert!(!client(&with(vec![])));
+    }
+
+    #[test]
+    fn garbage_is_unreadable() {
+        let rule = rule(&[PrincipalSource::Email]);
+        assert_eq!(extract(b"", &rule), Err(IdentityError::Unreadable));
+        assert_eq!(extract(&[0x30; 64], &rule), Err(IdentityError::Unreadable));
+    }
+}

@@ -1,0 +1,132 @@
+//! What `status` shows, as plain data and as text for people.
+//!
+//! Core types are not serialised; these are made from them, so that the JSON an operator's scripts
+//! read does not change with the inside of the program.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+mod text;
+
+pub use text::{render_client, render_gateway};
+
+/// The gateway.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Where it listens.
+    pub listen: String,
+    /// Seconds since 1970 when this was true.
+    pub now: i64,
+    /// Sessions in the order they were opened.
+    pub sessions: Vec<SessionStatus>,
+    /// QUIC connections in any state, those still in their handshake included.
+    pub connections: usize,
+    /// Everything since the start, ended sessions and packets without a session included.
+    pub total: Traffic,
+}
+
+/// One session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Its number.
+    pub id: u64,
+    /// Whose it is.
+    pub principal: String,
+    /// Groups of certificate and policy.
+    pub groups: Vec<String>,
+    /// Inner addresses, then site networks.
+    pub addresses: Vec<String>,
+    /// Whether IPv6 is given; `false` while the path carries less than 1280 bytes.
+    pub ipv6: bool,
+    /// The client's outer address.
+    pub remote: String,
+    /// Seconds since 1970 when it opened.
+    pub since: i64,
+    /// The client's certificate.
+    pub certificate: CertificateStatus,
+    /// The record cipher.
+    pub cipher: String,
+    /// The key-exchange group.
+    pub key_exchange: String,
+    /// Smoothed round-trip time in milliseconds.
+    pub rtt_ms: f64,
+    /// The largest inner packet, in bytes.
+    pub mtu: usize,
+    /// What passed.
+    pub traffic: Traffic,
+}
+
+/// A client's certificate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// Which authority vouches.
+    pub authority: String,
+    /// Last second of validity, since 1970.
+    pub not_after: i64,
+}
+
+/// Packets and bytes, seen from the client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets from the client that went on.
+    pub sent_packets: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Packets that went on to the client.
+    pub received_packets: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Packets answered with ICMP.
+    pub answered_packets: u64,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// The client.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientStatus {
+    /// Version of the program.
+    pub version: String,
+    /// `resolving`, `dialing`, `up`, `waiting` or `stopped`.
+    pub state: String,
+    /// The gateway's outer address, while there is one.
+    pub gateway: Option<String>,
+    /// Why the last attempt or session ended.
+    pub last_error: Option<String>,
+    /// The TUN device.
+    pub interface: String,
+    /// Assigned addresses.
+    pub addresses: Vec<String>,
+    /// Routes through the tunnel.
+    pub routes: Vec<String>,
+    /// The record cipher.
+    pub cipher: Option<String>,
+    /// The key-exchange group.
+    pub key_exchange: Option<String>,
+    /// Smoothed round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// The largest inner packet, in bytes.
+    pub mtu: Option<usize>,
+    /// Last second of the certificate's validity, since 1970.
+    pub certificate_not_after: Option<i64>,
+    /// What passed since the start.
+    pub traffic: Traffic,
+}
+
+impl From<&crate::dataplane::Counters> for Traffic {
+    fn from(counters: &crate::dataplane::Counters) -> Self {
+        Self {
+            sent_packets: counters.from_client.forwarded(),
+            sent_bytes: counters.from_client.forwarded_bytes(),
+            received_packets: counters.to_client.forwarded(),
+            received_bytes: counters.to_client.forwarded_bytes(),
+            answered_packets: counters.from_client.replied() + counters.to_client.replied(),
+            drops: counters.drops(),
+        }
+    }
+}

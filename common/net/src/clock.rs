@@ -1,0 +1,16 @@
+//! The two clocks: one that only moves forward, for durations, and the calendar's, for certificates and leases.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The time for deadlines and durations.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Seconds since 1970 in UTC; 0 on a host whose clock is set before that.
+pub fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
+}

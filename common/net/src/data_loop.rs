@@ -1,0 +1,188 @@
+//! The one thread that moves packets: waits for input, feeds the engine, writes what it says.
+//!
+//! ```text
+//! outside → inside   recvmmsg ─ datagrams ─► engine ─ packets ─► TUN
+//! inside → outside   TUN ─ packets ─► engine ─ batches of datagrams ─► sendmsg with UDP_SEGMENT
+//! ```
+//!
+//! No lock, no channel and no other thread between the two devices. When the socket is full, the batch
+//! at hand is kept and the TUN device is not read until it is gone: the kernel's queue on the device
+//! then tells local senders to slow down.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use quinn_udp::EcnCodepoint;
+
+use crate::poll::{Device, Poller};
+use crate::tun::Tun;
+use crate::udp::{Received, Transmit, Udp};
+
+/// What the loop drives: an engine with its commands and events.
+///
+/// After any number of `handle_*` calls the loop calls `handle_timeout` once and then drains the polls.
+pub trait Engine {
+    /// Spare bytes the engine wants in front of every packet from the TUN device.
+    const HEADROOM: usize;
+    /// One datagram from outside.
+    fn handle_udp(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local_ip: Option<IpAddr>,
+        ecn: Option<EcnCodepoint>,
+        datagram: BytesMut,
+    );
+    /// One packet from the TUN device, with [`Self::HEADROOM`] bytes in front.
+    fn handle_inside(&mut self, now: Instant, packet: BytesMut);
+    /// Somebody used the loop's waker: look for commands. `Break` ends the loop after a last drain.
+    fn handle_wake(&mut self, now: Instant, udp: &Udp) -> ControlFlow<()>;
+    /// Time has passed, or input was given.
+    fn handle_timeout(&mut self, now: Instant);
+    /// The next datagrams to send, written to `buf`.
+    fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Outgoing>;
+    /// The next packet for the TUN device.
+    fn poll_inside(&mut self) -> Option<Bytes>;
+    /// Passes events on to the control plane.
+    fn report(&mut self, now: Instant);
+    /// When `handle_timeout` must be called at the latest.
+    fn poll_timeout(&self) -> Option<Instant>;
+}
+
+/// Where datagrams in a transmit buffer go.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// The peer.
+    pub destination: SocketAddr,
+    /// The address of ours to send from.
+    pub src_ip: Option<IpAddr>,
+    /// The length of each datagram but the last; `None` for a single one.
+    pub segment_size: Option<usize>,
+}
+
+/// The devices and what waits for them.
+#[derive(Debug)]
+pub struct DataLoop {
+    udp: Udp,
+    tun: Tun,
+    poller: Poller,
+    received: Vec<Received>,
+    batch: Vec<u8>,
+    /// A batch the socket had no room for.
+    kept: Option<Outgoing>,
+}
+
+impl DataLoop {
+    /// A loop over these devices; `poller` watches them.
+    pub fn new(udp: Udp, tun: Tun, poller: Poller) -> Self {
+        Self {
+            udp,
+            tun,
+            poller,
+            received: Vec::new(),
+            batch: Vec::new(),
+            kept: None,
+        }
+    }
+
+    /// Runs until the engine ends it or a device is gone.
+    ///
+    /// # Errors
+    /// When a device is unusable. One packet or datagram that the kernel refuses is not such a case.
+    pub fn run(&mut self, engine: &mut impl Engine) -> io::Result<()> {
+        loop {
+            let now = Instant::now();
+            let ready = self.poller.wait(now, engine.poll_timeout())?;
+            let now = Instant::now();
+            let flow = if ready.woken {
+                engine.handle_wake(now, &self.udp)
+            } else {
+                ControlFlow::Continue(())
+            };
+            if ready.udp {
+                self.outside_to_inside(engine, now)?;
+            }
+            if ready.tun && self.kept.is_none() {
+                self.inside_to_outside(engine, now)?;
+            }
+            engine.handle_timeout(now);
+            self.transmit(engine, now)?;
+            self.deliver(engine)?;
+            engine.report(now);
+            if flow.is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn outside_to_inside(&mut self, engine: &mut impl Engine, now: Instant) -> io::Result<()> {
+        for _ in 0..ROUNDS {
+            if self.udp.recv(&mut self.received)? == 0 {
+                break;
+            }
+            for mut batch in self.received.drain(..) {
+                while let Some(datagram) = batch.next_datagram() {
+                    engine.handle_udp(now, batch.remote, batch.local_ip, batch.ecn, datagram);
+                }
+            }
+            engine.handle_timeout(now);
+            self.deliver(engine)?;
+        }
+        Ok(())
+    }
+
+    fn inside_to_outside<E: Engine>(&mut self, engine: &mut E, now: Instant) -> io::Result<()> {
+        for _ in 0..PACKETS {
+            match self.tun.recv(E::HEADROOM) {
+                Ok(Some(packet)) => engine.handle_inside(now, packet),
+                Ok(None) => break,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self, engine: &mut impl Engine, now: Instant) -> io::Result<()> {
+        loop {
+            let outgoing = match self.kept.take() {
+                Some(kept) => kept,
+                None => match engine.poll_transmit(now, &mut self.batch) {
+                    Some(outgoing) => outgoing,
+                    None => break,
+                },
+            };
+            let sent = self.udp.send(&Transmit {
+                destination: outgoing.destination,
+                ecn: None,
+                contents: &self.batch,
+                segment_size: outgoing.segment_size,
+                src_ip: outgoing.src_ip,
+            });
+            if sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                self.kept = Some(outgoing);
+                break;
+            }
+        }
+        let full = self.kept.is_some();
+        self.poller
+            .watch_writable(&self.udp, &self.tun, Device::Udp, full)
+    }
+
+    fn deliver(&mut self, engine: &mut impl Engine) -> io::Result<()> {
+        while let Some(packet) = engine.poll_inside() {
+            if let Err(error) = self.tun.send(&packet) {
+                tracing::trace!(%error, "the TUN device refused a packet");
+            }
+        }
+        self.tun.flush()
+    }
+}
+
+/// Receive calls in a row before the TUN device has its turn.
+const ROUNDS: usize = 8;
+/// Packets from the TUN device before the socket has its turn: four full batches of UDP_SEGMENT.
+const PACKETS: usize = 256;

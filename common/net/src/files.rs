@@ -1,0 +1,309 @@
+//! Files that hold secrets or state.
+//!
+//! What is secret is refused when others can read it, and is private from its first byte when written. What is
+//! state is replaced whole or not at all, also when the power fails. Every error names the path.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+#[cfg_attr(unix, path = "files/unix.rs")]
+#[cfg_attr(not(unix), path = "files/unsupported.rs")]
+mod os;
+
+/// Reads a text file.
+pub fn read_text(path: &Path) -> Result<String, FileError> {
+    let bytes = read(path)?;
+    String::from_utf8(bytes).map_err(|_| FileError::NotText { path: path.into() })
+}
+
+/// Reads a file.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = File::open(path).map_err(FileError::of(path, "open"))?;
+    read_open(path, file)
+}
+
+/// Reads a file that holds a secret, and refuses one that another user can read or could have written.
+pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
+    let file = File::open(path).map_err(FileError::of(path, "open"))?;
+    // The open file is asked, not the path, which may name another one by then.
+    let metadata = file.metadata().map_err(FileError::of(path, "stat"))?;
+    os::check_private(path, &metadata)?;
+    read_open(path, file)
+}
+
+/// [`read_private`] for a file of text.
+pub fn read_private_text(path: &Path) -> Result<String, FileError> {
+    let bytes = read_private(path)?;
+    String::from_utf8(bytes).map_err(|_| FileError::NotText { path: path.into() })
+}
+
+/// Replaces a file that only its owner may read; it never exists with other permissions or half of its contents.
+pub fn write_private(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    replace(path, contents, 0o600)
+}
+
+/// Replaces a file that everybody may read.
+pub fn write_public(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    replace(path, contents, 0o644)
+}
+
+/// Writes a private file that must not exist yet: a key is never overwritten.
+pub fn create_private(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    let temporary = write_temporary(path, contents, 0o600)?;
+    // A hard link fails when the name is taken, where a rename would replace it.
+    let linked = fs::hard_link(&temporary.0, path).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => FileError::Exists { path: path.into() },
+        _ => FileError::of(path, "create")(source),
+    });
+    drop(temporary);
+    linked?;
+    sync_directory(path)
+}
+
+/// Removes a file; one that does not exist is removed already.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::of(path, "remove")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a directory for state, with its parents, that only its owner may enter. An existing one stays as it is.
+pub fn create_state_directory(path: &Path) -> Result<(), FileError> {
+    os::create_directory(path, 0o700).map_err(FileError::of(path, "create"))
+}
+
+/// Makes a directory that everybody may enter, for sockets with permissions of their own.
+#[cfg(unix)]
+pub(crate) fn create_open_directory(path: &Path) -> io::Result<()> {
+    os::create_directory(path, 0o755)
+}
+
+/// Opens a private file whose contents do not matter.
+#[cfg(unix)]
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    os::open_or_create(path, 0o600)
+}
+
+fn read_open(path: &Path, file: File) -> Result<Vec<u8>, FileError> {
+    let mut contents = Vec::new();
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut contents)
+        .map_err(FileError::of(path, "read"))?;
+    if contents.len() as u64 > MAX_FILE {
+        return Err(FileError::TooLong { path: path.into() });
+    }
+    Ok(contents)
+}
+
+fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), FileError> {
+    let temporary = write_temporary(path, contents, mode)?;
+    fs::rename(&temporary.0, path).map_err(FileError::of(path, "replace"))?;
+    std::mem::forget(temporary);
+    sync_directory(path)
+}
+
+/// A file to be removed unless it was renamed.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Writes next to `path`, since a rename does not leave its file system.
+fn write_temporary(path: &Path, contents: &[u8], mode: u32) -> Result<Temporary, FileError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    for attempt in 0..MAX_LEFTOVERS {
+        let mut name = name.clone();
+        name.push(format!(".{}.{attempt}", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let mut file = match os::create_new(&temporary, mode) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(FileError::of(path, "create")(error)),
+        };
+        let temporary = Temporary(temporary);
+        file.write_all(contents)
+            .and_then(|()| file.sync_all())
+            .map_err(FileError::of(path, "write"))?;
+        return Ok(temporary);
+    }
+    Err(FileError::of(path, "create")(
+        io::ErrorKind::AlreadyExists.into(),
+    ))
+}
+
+fn sync_directory(path: &Path) -> Result<(), FileError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    os::sync_directory(parent).map_err(FileError::of(path, "sync the directory of"))
+}
+
+/// Why a file could not be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// There is no such file.
+    #[error("{} does not exist", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// This user may not do that.
+    #[error("no permission to {action} {}", path.display())]
+    Permission {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+    },
+    /// A secret that others can read.
+    #[error("{} can be read by other users (mode {mode:04o})", path.display())]
+    NotPrivate {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A secret that belongs to somebody else.
+    #[error("{} belongs to another user (uid {owner})", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// It would have been overwritten.
+    #[error("{} exists already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not UTF-8.
+    #[error("{} is not a text file", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Longer than anything Adit reads.
+    #[error("{} is longer than {MAX_FILE} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("cannot {action} {}", path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl FileError {
+    fn of(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::NotFound => Self::Missing { path: path.into() },
+            io::ErrorKind::PermissionDenied => Self::Permission {
+                path: path.into(),
+                action,
+            },
+            _ => Self::System {
+                path: path.into(),
+                action,
+                source,
+            },
+        }
+    }
+
+    /// Whether the file does not exist.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. })
+    }
+
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotPrivate { path, .. } => Some(format!("chmod 600 {}", path.display())),
+            Self::Foreign { path, .. } => Some(format!(
+                "make a copy of your own, or `chown` it: nobody else should be able to write {}",
+                path.display()
+            )),
+            Self::Permission { .. } => Some("run as the owner of the file, or as root".into()),
+            Self::Exists { .. } => Some("move it away first; Adit does not overwrite keys".into()),
+            Self::Missing { .. }
+            | Self::NotText { .. }
+            | Self::TooLong { .. }
+            | Self::System { .. } => None,
+        }
+    }
+}
+
+/// Certificates, policies and revocation lists are far smaller; a mistyped device path is not.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Temporary files a crashed process with the same id may have left.
+const MAX_LEFTOVERS: u32 = 16;
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_private_and_replaced_whole() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("profile.toml");
+        write_private(&path, b"one").expect("written");
+        write_private(&path, b"two").expect("replaced");
+        let mode = fs::metadata(&path).expect("written").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        assert_eq!(read_private(&path).expect("private"), b"two");
+        let left = fs::read_dir(directory.path()).expect("readable").count();
+        assert_eq!(left, 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_secret_others_can_read_is_refused_with_the_command_that_helps() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("key.pem");
+        fs::write(&path, b"secret").expect("written");
+        for mode in [0o640, 0o604, 0o660] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+            let error = read_private(&path).expect_err("not private");
+            assert!(matches!(error, FileError::NotPrivate { .. }), "{error}");
+            assert_eq!(error.hint(), Some(format!("chmod 600 {}", path.display())));
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_overwritten() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("ca.key");
+        create_private(&path, b"first").expect("created");
+        let error = create_private(&path, b"second").expect_err("taken");
+        assert!(matches!(error, FileError::Exists { .. }), "{error}");
+        assert_eq!(read_private(&path).expect("private"), b"first");
+    }
+
+    #[test]
+    fn an_error_names_the_path() {
+        let error = read_text(Path::new("/nowhere/policy.toml")).expect_err("missing");
+        assert_eq!(error.to_string(), "/nowhere/policy.toml does not exist");
+        assert!(error.is_missing());
+    }
+}

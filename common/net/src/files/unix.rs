@@ -1,0 +1,59 @@
+//! Owners and permissions of Unix.
+
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use super::FileError;
+
+pub(super) fn check_private(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
+    let owner = metadata.uid();
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() && Some(owner) != behind_sudo() {
+        return Err(FileError::Foreign {
+            path: path.into(),
+            owner,
+        });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(FileError::NotPrivate {
+            path: path.into(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// `sudo adit up my-profile.toml`: root acts for this user, whose file it is.
+fn behind_sudo() -> Option<u32> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    std::env::var("SUDO_UID").ok()?.parse().ok()
+}
+
+pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+}
+
+pub(super) fn open_or_create(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(mode)
+        .open(path)
+}
+
+pub(super) fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

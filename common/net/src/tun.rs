@@ -1,0 +1,160 @@
+//! The TUN device: whole IP packets, read and written by the one thread that owns the queue.
+//!
+//! [`Tun::recv`] yields packets with headroom in front, so that the HTTP datagram prefix (RFC 9297 §2.1) is
+//! written in place. Reading and writing never block. One packet that the kernel refuses never harms the device.
+//!
+//! The device lives as long as the [`Tun`]: closing it takes its addresses and routes with it, also after
+//! `kill -9`. Addresses, routes and the link's state are the business of [`crate::host`].
+
+use std::io;
+
+use bytes::BytesMut;
+use thiserror::Error;
+
+#[cfg_attr(target_os = "linux", path = "tun/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "tun/unsupported.rs")]
+mod os;
+
+/// An open TUN device with one queue.
+#[derive(Debug)]
+pub struct Tun {
+    queue: os::Queue,
+    name: String,
+}
+
+impl Tun {
+    /// Creates the device `name`, which is down and has no addresses, with this MTU.
+    pub fn open(name: &str, mtu: u16) -> Result<Self, TunError> {
+        if !is_interface_name(name) {
+            return Err(TunError::Name { name: name.into() });
+        }
+        Ok(Self {
+            queue: os::Queue::open(name, mtu)?,
+            name: name.into(),
+        })
+    }
+
+    /// The name of the interface.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads one packet. The result starts with `headroom` arbitrary bytes, then comes the packet.
+    ///
+    /// `None` means that nothing is waiting. An error means that the device is gone (deleted by somebody);
+    /// `InvalidData` alone is passing. `headroom` is at most [`MAX_HEADROOM`].
+    pub fn recv(&mut self, headroom: usize) -> io::Result<Option<BytesMut>> {
+        self.queue.recv(headroom)
+    }
+
+    /// Hands one packet to the kernel.
+    ///
+    /// `WouldBlock` asks to wait until the device is writable. Any other error is about this packet alone:
+    /// malformed, or the link is down.
+    pub fn send(&mut self, packet: &[u8]) -> io::Result<()> {
+        self.queue.send(packet)
+    }
+
+    /// Ends a batch of [`send`](Self::send)s. Call it before waiting.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.queue.flush()
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Tun {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+/// Whether Linux accepts `name` for an interface, and takes it literally.
+pub fn is_interface_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Why a TUN device could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TunError {
+    /// Not a name for an interface.
+    #[error("{name:?} cannot be the name of an interface")]
+    Name {
+        /// What was asked for.
+        name: String,
+    },
+    /// The kernel has no TUN driver here, or the container hides it.
+    #[error("/dev/net/tun does not exist")]
+    NoDriver,
+    /// The process may not make interfaces.
+    #[error("no permission to create the interface {name}")]
+    Permission {
+        /// What was asked for.
+        name: String,
+    },
+    /// Another program holds the device, or it was made to persist.
+    #[error("the interface {name} exists already")]
+    Busy {
+        /// What was asked for.
+        name: String,
+    },
+    /// An interface of another kind has this name.
+    #[error("{name} exists and is not a TUN device")]
+    NotTun {
+        /// What was asked for.
+        name: String,
+    },
+    /// The kernel refuses this MTU.
+    #[error("the interface {name} cannot have an MTU of {mtu}")]
+    Mtu {
+        /// The interface.
+        name: String,
+        /// What was asked for.
+        mtu: u16,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Anything else; `call` failed.
+    #[error("cannot create the interface {name}: {call} failed")]
+    System {
+        /// What was asked for.
+        name: String,
+        /// The system call.
+        call: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// There is no code for this system.
+    #[error("TUN devices are not supported on this operating system")]
+    Unsupported,
+}
+
+impl TunError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Name { .. } => Some("use 1 to 15 letters, digits, '-', '_' or '.'"),
+            Self::NoDriver => Some(
+                "load the driver with `modprobe tun`; in a container, add `--device /dev/net/tun`",
+            ),
+            Self::Permission { .. } => Some(
+                "run as root, or grant CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)",
+            ),
+            Self::Busy { .. } => Some(
+                "stop the other program (`ip link delete` removes a leftover), or choose another `interface`",
+            ),
+            Self::NotTun { .. } => Some("choose another name with `interface`"),
+            Self::Mtu { .. } => Some("use 68 to 65535, and 1280 or more for IPv6"),
+            Self::System { .. } => None,
+            Self::Unsupported => Some("Adit runs on Linux"),
+        }
+    }
+}
+
+/// The most headroom that can be asked of [`Tun::recv`]: two variable-length integers (RFC 9297 §2.1).
+pub const MAX_HEADROOM: usize = 16;

@@ -1,0 +1,197 @@
+//! The TUN device against the kernel's own stack.
+
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use adit_net::host::{Host, Network};
+use adit_net::poll::Poller;
+use adit_net::tun::{Tun, TunError};
+use adit_net::udp::{Udp, UdpOptions};
+use libtest_mimic::Trial;
+
+use crate::namespace::{block_on, drop_capabilities, run, trial};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial(
+            "a_packet_has_headroom_and_its_answer_arrives",
+            a_packet_has_headroom_and_its_answer_arrives,
+        ),
+        trial(
+            "the_kernel_pings_through_the_device",
+            the_kernel_pings_through_the_device,
+        ),
+        trial(
+            "a_refused_packet_does_not_harm_the_device",
+            a_refused_packet_does_not_harm_the_device,
+        ),
+        trial(
+            "a_second_device_of_the_same_name_is_refused",
+            a_second_device_of_the_same_name_is_refused,
+        ),
+        trial(
+            "another_kind_of_interface_is_not_taken",
+            another_kind_of_interface_is_not_taken,
+        ),
+        trial(
+            "without_the_driver_the_error_says_so",
+            without_the_driver_the_error_says_so,
+        ),
+        trial(
+            "without_the_capability_the_error_says_so",
+            without_the_capability_the_error_says_so,
+        ),
+        trial("an_impossible_mtu_is_refused", an_impossible_mtu_is_refused),
+    ]
+}
+
+/// A device with addresses, up.
+fn open() -> (Tun, Host, tempfile::TempDir) {
+    let state = tempfile::tempdir().expect("a directory");
+    let tun = Tun::open("adit0", 1400).expect("a device");
+    let host = block_on(async {
+        let mut host = Host::open(state.path(), "adit0").await.expect("a host");
+        let network = Network {
+            mtu: 1400,
+            addresses: vec![
+                "10.99.0.1/24".parse().expect("a prefix"),
+                "fd00:ad17::1/64".parse().expect("a prefix"),
+            ],
+            ..Network::default()
+        };
+        host.apply(&network).await.expect("applied");
+        host
+    });
+    (tun, host, state)
+}
+
+fn a_packet_has_headroom_and_its_answer_arrives() {
+    let (mut tun, _host, _state) = open();
+    let socket = UdpSocket::bind("10.99.0.1:0").expect("bound");
+    socket.send_to(b"question", "10.99.0.2:7").expect("sent");
+    let mut packet = next(&mut tun, |packet| packet[0] >> 4 == 4 && packet[9] == 17);
+    assert_eq!(&packet[packet.len() - 8..], b"question");
+    // Both ends of addresses and ports change places, which no checksum notices.
+    let (source, destination): ([u8; 4], [u8; 4]) = (bytes(&packet, 12), bytes(&packet, 16));
+    packet[12..16].copy_from_slice(&destination);
+    packet[16..20].copy_from_slice(&source);
+    let (from, to): ([u8; 2], [u8; 2]) = (bytes(&packet, 20), bytes(&packet, 22));
+    packet[20..22].copy_from_slice(&to);
+    packet[22..24].copy_from_slice(&from);
+    tun.send(&packet).expect("written");
+    tun.flush().expect("flushed");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
+    let mut buffer = [0; 64];
+    let (len, peer) = socket.recv_from(&mut buffer).expect("the answer");
+    assert_eq!(
+        (&buffer[..len], peer.to_string().as_str()),
+        (&b"question"[..], "10.99.0.2:7")
+    );
+}
+
+fn the_kernel_pings_through_the_device() {
+    let (mut tun, _host, _state) = open();
+    for (address, echo, reply, at) in [("10.99.0.2", 8, 0, 20), ("fd00:ad17::2", 128, 129, 40)] {
+        let mut ping = Command::new("ping")
+            .args(["-n", "-c", "3", "-i", "0.01", "-W", "5", address])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("this test needs the program ping (iputils-ping)");
+        for _ in 0..3 {
+            let mut packet = next(&mut tun, |packet| packet.len() > at && packet[at] == echo);
+            let addresses = if at == 20 { (12, 4) } else { (8, 16) };
+            let (first, len) = addresses;
+            let (left, right) = packet[first..first + 2 * len].split_at_mut(len);
+            left.swap_with_slice(right);
+            packet[at] = reply;
+            // RFC 1624: the type is the high byte of its word; the swapped addresses add up to the same.
+            let sum = u16::from_be_bytes([packet[at + 2], packet[at + 3]]);
+            let changed =
+                u32::from(!sum) + u32::from(!(u16::from(echo) << 8)) + (u32::from(reply) << 8);
+            let folded = (changed & 0xffff) + (changed >> 16);
+            let folded = ((folded & 0xffff) + (folded >> 16)) as u16;
+            packet[at + 2..at + 4].copy_from_slice(&(!folded).to_be_bytes());
+            tun.send(&packet).expect("written");
+        }
+        assert!(ping.wait().expect("ended").success(), "ping {address}");
+    }
+}
+
+fn a_refused_packet_does_not_harm_the_device() {
+    let (mut tun, mut host, _state) = open();
+    tun.send(&[0xff; 40]).expect_err("no IP version");
+    tun.send(&[]).expect_err("empty");
+    let socket = UdpSocket::bind("10.99.0.1:0").expect("bound");
+    socket.send_to(b"still there", "10.99.0.2:7").expect("sent");
+    next(&mut tun, |packet| packet[0] >> 4 == 4 && packet[9] == 17);
+    block_on(host.undo()).expect("undone");
+    tun.send(&[0x45; 40]).expect_err("the link is down");
+    assert!(
+        tun.recv(0)
+            .expect("a device that is down is a device")
+            .is_none()
+    );
+}
+
+fn a_second_device_of_the_same_name_is_refused() {
+    let _first = Tun::open("adit0", 1400).expect("a device");
+    let error = Tun::open("adit0", 1400).expect_err("taken");
+    assert!(matches!(error, TunError::Busy { .. }), "{error}");
+    assert!(error.hint().is_some());
+}
+
+fn another_kind_of_interface_is_not_taken() {
+    let error = Tun::open("lo", 1400).expect_err("loopback");
+    assert!(matches!(error, TunError::NotTun { .. }), "{error}");
+    for name in ["", "sixteen-letters-", "a/b", "a b", "tun%d", ".."] {
+        let error = Tun::open(name, 1400).expect_err(name);
+        assert!(matches!(error, TunError::Name { .. }), "{name}: {error}");
+    }
+}
+
+fn without_the_driver_the_error_says_so() {
+    run("mount -t tmpfs none /dev/net");
+    let error = Tun::open("adit0", 1400).expect_err("no device node");
+    assert!(matches!(error, TunError::NoDriver), "{error}");
+    assert!(error.hint().expect("a hint").contains("modprobe tun"));
+}
+
+fn without_the_capability_the_error_says_so() {
+    drop_capabilities();
+    let error = Tun::open("adit0", 1400).expect_err("no right");
+    assert!(matches!(error, TunError::Permission { .. }), "{error}");
+    assert!(error.hint().expect("a hint").contains("CAP_NET_ADMIN"));
+}
+
+fn an_impossible_mtu_is_refused() {
+    let error = Tun::open("adit0", 20).expect_err("too small");
+    assert!(matches!(error, TunError::Mtu { mtu: 20, .. }), "{error}");
+}
+
+/// The next packet that `wanted` is true of, without its headroom. Other packets are the kernel's own chatter.
+fn next(tun: &mut Tun, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    let udp = Udp::bind(
+        "127.0.0.1:0".parse().expect("an address"),
+        &UdpOptions::default(),
+    )
+    .expect("bound");
+    let mut poller = Poller::new(&udp, tun).expect("a poller");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        while let Some(mut packet) = tun.recv(2).expect("readable") {
+            packet[..2].fill(0);
+            if wanted(&packet[2..]) {
+                return packet[2..].to_vec();
+            }
+        }
+        assert!(Instant::now() < deadline, "no packet came");
+        poller.wait(Instant::now(), Some(deadline)).expect("waited");
+    }
+}
+
+fn bytes<const N: usize>(packet: &[u8], at: usize) -> [u8; N] {
+    packet[at..at + N].try_into().expect("long enough")
+}

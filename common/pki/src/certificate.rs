@@ -1,0 +1,239 @@
+//! The profile of the certificates (RFC 5280): what an authority and its leaves look like.
+//!
+//! | | authority | gateway | client |
+//! | --- | --- | --- | --- |
+//! | basicConstraints | CA, path length 0 or 1 | no CA | no CA |
+//! | keyUsage | keyCertSign, cRLSign | digitalSignature | digitalSignature |
+//! | extendedKeyUsage | absent | serverAuth | clientAuth |
+//! | subjectAltName | absent | the principal, other names and addresses | the principal, once |
+//! | subject | O, CN = name | CN = principal | CN = principal, OU = each group |
+//!
+//! All have a random serial number and key identifiers; keys are ECDSA P-256, or Ed25519 on request.
+//! No leaf serves both purposes, so that a stolen client key cannot pose as a gateway.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, SanType, SerialNumber,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::authority::{AuthorityError, AuthorityParams};
+use crate::certificate::key::PrivateKey;
+use crate::name::{MAX_ATTRIBUTE, Name};
+use crate::request::IssueRequest;
+
+pub(crate) mod key;
+mod subject;
+
+/// Which end of the tunnel a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// A laptop or a site router.
+    Client,
+    /// The server.
+    Gateway,
+}
+
+impl Purpose {
+    /// The word for it in the index and in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Purpose {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Client, Self::Gateway]
+            .into_iter()
+            .find(|purpose| purpose.name() == text)
+            .ok_or(())
+    }
+}
+
+/// The kinds of key that can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    /// ECDSA on P-256: every TLS stack and every hardware token knows it.
+    EcdsaP256,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// An entry of the extended key usage, RFC 5280 §4.2.1.12.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtendedKeyUsage {
+    /// TLS client.
+    ClientAuth,
+    /// TLS server.
+    ServerAuth,
+    /// Signing of code: of no use here.
+    CodeSigning,
+    /// The wildcard.
+    Any,
+}
+
+/// A certificate together with its key.
+pub struct Issued {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// The certificate, as it goes over the wire.
+    pub certificate_der: Vec<u8>,
+    /// The private key in PKCS #8.
+    pub key_pem: Zeroizing<String>,
+    /// The certificate of the authority.
+    pub authority_pem: String,
+    /// 32 hexadecimal digits.
+    pub serial: String,
+    /// SHA-256 of the certificate in hexadecimal digits.
+    pub fingerprint: String,
+    /// Which end of the tunnel it is for.
+    pub purpose: Purpose,
+    /// The holder.
+    pub principal: String,
+    /// First second of validity, Unix time.
+    pub not_before: i64,
+    /// Last second of validity, Unix time.
+    pub not_after: i64,
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued")
+            .field("principal", &self.principal)
+            .field("purpose", &self.purpose)
+            .field("serial", &self.serial)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The self-signed certificate of an authority.
+pub(crate) fn authority(
+    params: &AuthorityParams,
+    key: &PrivateKey,
+) -> Result<Certificate, AuthorityError> {
+    let mut certificate = base(params.not_before, params.not_after)?;
+    certificate
+        .distinguished_name
+        .push(DnType::OrganizationName, params.name.as_str());
+    let common_name = if params.name.chars().count() + SUFFIX.len() <= MAX_ATTRIBUTE {
+        format!("{}{SUFFIX}", params.name)
+    } else {
+        params.name.clone()
+    };
+    certificate
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    certificate.is_ca = IsCa::Ca(BasicConstraints::Constrained(params.path_length));
+    certificate.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(certificate.self_signed(key)?)
+}
+
+/// The certificate that `request` asks for, with `names` as its alternative names.
+pub(crate) fn leaf(
+    request: &IssueRequest,
+    names: &[Name],
+    key: &PrivateKey,
+    issuer: &Issuer<'_, PrivateKey>,
+) -> Result<(Vec<u8>, String), AuthorityError> {
+    let mut certificate = base(request.not_before, request.not_after)?;
+    // What does not fit a common name stands in the alternative names alone.
+    if request.principal.chars().count() <= MAX_ATTRIBUTE {
+        certificate
+            .distinguished_name
+            .push(DnType::CommonName, request.principal.as_str());
+    }
+    certificate.subject_alt_names = names
+        .iter()
+        .map(alternative_name)
+        .collect::<Result<_, _>>()?;
+    certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    certificate.extended_key_usages = match &request.danger_extended_key_usages {
+        Some(usages) => usages
+            .iter()
+            .map(|usage| match usage {
+                ExtendedKeyUsage::ClientAuth => ExtendedKeyUsagePurpose::ClientAuth,
+                ExtendedKeyUsage::ServerAuth => ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsage::CodeSigning => ExtendedKeyUsagePurpose::CodeSigning,
+                ExtendedKeyUsage::Any => ExtendedKeyUsagePurpose::Any,
+            })
+            .collect(),
+        None => vec![match request.purpose {
+            Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Purpose::Gateway => ExtendedKeyUsagePurpose::ServerAuth,
+        }],
+    };
+    // An explicit "not a CA" makes rcgen write the subject key identifier, too.
+    certificate.is_ca = IsCa::ExplicitNoCa;
+    let serial = certificate
+        .serial_number
+        .as_ref()
+        .map(SerialNumber::to_bytes)
+        .unwrap_or_default();
+    let signed = certificate.signed_by(key, issuer)?;
+    let der = subject::with_units(signed.der(), &request.groups, issuer.key())?;
+    Ok((der, hex(&serial)))
+}
+
+/// The certificate `der` in PEM, RFC 7468 §5.
+pub(crate) fn pem(der: &[u8]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn base(
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.not_before = not_before;
+    params.not_after = not_after;
+    params.serial_number = Some(serial()?);
+    params.distinguished_name = DistinguishedName::new();
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// 128 bits, of which 126 are random: RFC 5280 §4.1.2.2 wants a positive number and the fixed two
+/// bits keep every serial at 16 octets, so that all tools write it with the same 32 digits.
+fn serial() -> Result<SerialNumber, AuthorityError> {
+    let mut serial = [0; 16];
+    SystemRandom::new()
+        .fill(&mut serial)
+        .map_err(|_| AuthorityError::Randomness)?;
+    serial[0] = serial[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&serial))
+}
+
+fn alternative_name(name: &Name) -> Result<SanType, rcgen::Error> {
+    Ok(match name {
+        Name::Email(text) => SanType::Rfc822Name(text.as_str().try_into()?),
+        Name::Uri(text) => SanType::URI(text.as_str().try_into()?),
+        Name::Dns(text) => SanType::DnsName(text.as_str().try_into()?),
+        Name::Ip(address) => SanType::IpAddress(*address),
+    })
+}
+
+/// Tells the authority from a gateway or a person of the same name in lists of certificates.
+const SUFFIX: &str = " Adit CA";

@@ -1,0 +1,297 @@
+//! `adit-ca issue`: a client gets one profile, a gateway a certificate and a key.
+//!
+//! Whatever can be refused is refused before anything is issued: the index then holds no
+//! certificate that nobody has.
+
+use std::path::{Path, PathBuf};
+
+use adit_pki::profile::{self, Profile};
+use adit_pki::store::{self, Existing, StoreError};
+use adit_pki::{Authority, IssueRequest, Issued, Name, Purpose, description};
+use rustix::fs::Access;
+use time::{Duration, OffsetDateTime};
+
+use super::failure::Failure;
+use super::{Answer, Console, IssueArgs};
+
+pub(super) fn run(console: &Console, folder: &Path, args: &IssueArgs) -> Result<Answer, Failure> {
+    let files = Files::of(args)?;
+    files.check(args.force)?;
+    if args.purpose == Purpose::Gateway && !(args.gateways.is_empty() && args.server_name.is_none())
+    {
+        return Err(Failure::input(
+            "--gateway and --server-name go into the profile of a client",
+        ));
+    }
+    args.server_name.as_deref().map(Name::host).transpose()?;
+    let given: Vec<_> = args
+        .gateways
+        .iter()
+        .map(|text| gateway(text))
+        .collect::<Result<_, _>>()?;
+
+    let authority = Authority::open(folder)?;
+    let gateways = match args.purpose {
+        Purpose::Client if given.is_empty() => vec![only_gateway(console, &authority)?],
+        Purpose::Client | Purpose::Gateway => given,
+    };
+    let issued = authority.issue(&request(args))?;
+    console.detail(&format!(
+        "issued {} for {} {}, valid until {}",
+        issued.serial,
+        issued.purpose,
+        issued.principal,
+        description::instant(issued.not_after),
+    ));
+    files.write(args, &issued, &gateways).map_err(|error| {
+        Failure::from(error)
+            .context(format!(
+                "certificate {} was recorded, but its key is lost",
+                issued.serial
+            ))
+            .with_hint(
+                "issue another one; without its key the recorded one is of no use to anybody",
+            )
+    })?;
+    console.data(&files.list())?;
+    Ok(Answer::Yes)
+}
+
+/// Where the result goes.
+enum Files {
+    Profile(PathBuf),
+    Pair { certificate: PathBuf, key: PathBuf },
+}
+
+impl Files {
+    fn of(args: &IssueArgs) -> Result<Self, Failure> {
+        let output = |extension: &str| {
+            args.output.clone().unwrap_or_else(|| {
+                PathBuf::from(format!("{}.{extension}", file_stem(&args.principal)))
+            })
+        };
+        match args.purpose {
+            Purpose::Client => Ok(Self::Profile(output("toml"))),
+            Purpose::Gateway => {
+                let certificate = output("pem");
+                // Not `with_extension`: it would take `.com` off `vpn.example.com`.
+                let key = match certificate.extension() {
+                    Some(extension) if extension == "pem" || extension == "crt" => {
+                        certificate.with_extension("key")
+                    }
+                    Some(extension) if extension == "key" => {
+                        return Err(Failure::input(
+                            "-o names the certificate; the key goes beside it with the ending .key",
+                        ));
+                    }
+                    _ => {
+                        let mut key = certificate.clone().into_os_string();
+                        key.push(".key");
+                        key.into()
+                    }
+                };
+                Ok(Self::Pair { certificate, key })
+            }
+        }
+    }
+
+    fn paths(&self) -> Vec<&Path> {
+        match self {
+            Self::Profile(path) => vec![path],
+            Self::Pair { certificate, key } => vec![certificate, key],
+        }
+    }
+
+    fn list(&self) -> String {
+        self.paths()
+            .iter()
+            .map(|path| format!("{}\n", path.display()))
+            .collect()
+    }
+
+    /// Refuses early what writing would refuse.
+    fn check(&self, force: bool) -> Result<(), Failure> {
+        for path in self.paths() {
+            if !force && path.symlink_metadata().is_ok() {
+                return Err(StoreError::Exists {
+                    path: path.to_owned(),
+                }
+                .into());
+            }
+            let folder = match path.parent() {
+                Some(folder) if !folder.as_os_str().is_empty() => folder,
+                _ => Path::new("."),
+            };
+            if path.file_name().is_none() || path.is_dir() || !folder.is_dir() {
+                return Err(
+                    Failure::input(format!("{} cannot be a file", path.display()))
+                        .with_hint("-o names a file in a folder that exists"),
+                );
+            }
+            rustix::fs::access(folder, Access::WRITE_OK).map_err(|error| StoreError::Write {
+                path: path.to_owned(),
+                source: error.into(),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        args: &IssueArgs,
+        issued: &Issued,
+        gateways: &[String],
+    ) -> Result<(), StoreError> {
+        let existing = if args.force {
+            Existing::Replace
+        } else {
+            Existing::Keep
+        };
+        match self {
+            Self::Profile(path) => {
+                let profile = Profile {
+                    server_name: args.server_name.as_deref(),
+                    ..Profile::new(issued, gateways)
+                };
+                store::write(
+                    path,
+                    profile::render(&profile).as_bytes(),
+                    store::PRIVATE,
+                    existing,
+                )
+            }
+            Self::Pair { certificate, key } => {
+                store::write(key, issued.key_pem.as_bytes(), store::PRIVATE, existing)?;
+                store::write(
+                    certificate,
+                    issued.certificate_pem.as_bytes(),
+                    store::PUBLIC,
+                    existing,
+                )
+            }
+        }
+    }
+}
+
+fn request(args: &IssueArgs) -> IssueRequest {
+    let now = OffsetDateTime::now_utc();
+    let mut request = IssueRequest::new(args.purpose, args.principal.clone(), now);
+    request.not_after = now + Duration::days(args.days.into());
+    request
+        .with_groups(args.groups.iter().cloned())
+        .with_names(args.names.iter().cloned())
+}
+
+/// `host:port` from `host` or `host:port`, where an IPv6 address may stand bare or in brackets.
+fn gateway(text: &str) -> Result<String, Failure> {
+    let (host, port) =
+        if let Some((host, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+            (
+                host,
+                rest.strip_prefix(':')
+                    .or_else(|| rest.is_empty().then_some(DEFAULT_PORT)),
+            )
+        } else if text.matches(':').count() == 1 {
+            text.split_once(':')
+                .map_or((text, None), |(host, port)| (host, Some(port)))
+        } else {
+            (text, Some(DEFAULT_PORT))
+        };
+    let port: Option<u16> = port
+        .and_then(|port| port.parse().ok())
+        .filter(|port| *port != 0);
+    let (Ok(host), Some(port)) = (Name::host(host), port) else {
+        return Err(Failure::input(format!(
+            "`{text}` is not a gateway of the form vpn.example.com:443"
+        )));
+    };
+    Ok(endpoint(&host, port))
+}
+
+fn endpoint(host: &Name, port: u16) -> String {
+    match host {
+        Name::Ip(std::net::IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        other => format!("{other}:{port}"),
+    }
+}
+
+/// The gateway of a network that has one: found in the index, so that it need not be repeated for
+/// every colleague. With several it is not for us to choose.
+fn only_gateway(console: &Console, authority: &Authority) -> Result<String, Failure> {
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let mut hosts: Vec<_> = authority
+        .entries()?
+        .into_iter()
+        .filter(|entry| entry.purpose == Purpose::Gateway && entry.not_after >= now)
+        .filter_map(|entry| entry.names.into_iter().next())
+        .collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    match hosts.as_slice() {
+        [host] => {
+            let endpoint = gateway(host)?;
+            console.note(&format!("the profile connects to {endpoint}, the one gateway in the index; --gateway overrides"));
+            Ok(endpoint)
+        }
+        [] => Err(Failure::input("a profile needs a gateway")
+            .with_hint("add --gateway vpn.example.com:443")),
+        hosts => Err(
+            Failure::input("a profile needs a gateway, and the index has several").with_hint(
+                format!("add --gateway for one or more of {}", hosts.join(", ")),
+            ),
+        ),
+    }
+}
+
+/// The principal as a file name: a SPIFFE identity has slashes.
+fn file_stem(principal: &str) -> String {
+    let plain = |character: char| character.is_ascii_alphanumeric() || "@._+=-".contains(character);
+    let name = principal.strip_prefix("spiffe://").unwrap_or(principal);
+    name.chars()
+        .map(|character| if plain(character) { character } else { '_' })
+        .collect()
+}
+
+const DEFAULT_PORT: &str = "443";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_gets_the_default_port_and_brackets() {
+        for (text, expected) in [
+            ("vpn.example.com", "vpn.example.com:443"),
+            ("vpn.example.com:8443", "vpn.example.com:8443"),
+            ("192.0.2.1:443", "192.0.2.1:443"),
+            ("2001:db8::1", "[2001:db8::1]:443"),
+            ("[2001:db8::1]", "[2001:db8::1]:443"),
+            ("[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+        ] {
+            assert_eq!(gateway(text).unwrap(), expected);
+        }
+        for text in [
+            "",
+            ":443",
+            "a:0",
+            "a:65536",
+            "a:b",
+            "[::1]x",
+            "[::1]:",
+            "a b",
+            "https://a",
+            "a:1:2",
+        ] {
+            assert!(gateway(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_spiffe_identity_makes_one_file_name() {
+        assert_eq!(
+            file_stem("spiffe://example.com/site/berlin"),
+            "example.com_site_berlin"
+        );
+        assert_eq!(file_stem("alice@example.com"), "alice@example.com");
+    }
+}

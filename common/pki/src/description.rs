@@ -1,0 +1,170 @@
+//! A certificate in words, for people: also one that another authority issued.
+//!
+//! Reads the first certificate of a PEM file, whatever else the file contains (a profile, for
+//! example). Nothing is verified here.
+
+use std::fmt::Write as _;
+
+use ring::digest::{SHA256, digest};
+use thiserror::Error;
+use time::OffsetDateTime;
+use time::macros::format_description;
+use x509_parser::extensions::GeneralName;
+use x509_parser::pem::Pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::certificate::hex;
+
+/// The first certificate in `text`, in DER.
+pub fn first_certificate(text: &[u8]) -> Option<Vec<u8>> {
+    // Blocks of other kinds may be broken or secret; they are not looked at.
+    let begin = text
+        .windows(BEGIN.len())
+        .position(|window| window == BEGIN)?;
+    let (pem, _) = Pem::read(std::io::Cursor::new(&text[begin..])).ok()?;
+    (pem.label == "CERTIFICATE").then_some(pem.contents)
+}
+
+/// The certificate `der` in words, one line for each fact.
+pub fn describe(der: &[u8], now: i64) -> Result<String, DescriptionError> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| DescriptionError)?;
+    let validity = certificate.validity();
+    let (from, to) = (
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    );
+    let state = if now < from {
+        format!("NOT YET VALID, begins {}", distance(from - now))
+    } else if now > to {
+        format!("EXPIRED {}", distance(to - now))
+    } else {
+        format!("ends {}", distance(to - now))
+    };
+    let lines = [
+        ("subject", printable(&certificate.subject().to_string())),
+        ("issuer", printable(&certificate.issuer().to_string())),
+        ("purpose", purpose(&certificate)),
+        ("names", names(&certificate)),
+        ("groups", groups(&certificate)),
+        ("serial", hex(certificate.serial.to_bytes_be().as_slice())),
+        ("valid from", instant(from)),
+        ("valid until", format!("{} ({state})", instant(to))),
+        ("key", key(&certificate)),
+        ("sha256", hex(digest(&SHA256, der).as_ref())),
+    ];
+    let mut text = String::new();
+    for (label, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{label:<12} {value}");
+    }
+    Ok(text)
+}
+
+/// A moment of Unix time, in UTC, to the second.
+pub fn instant(unix: i64) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    OffsetDateTime::from_unix_timestamp(unix)
+        .ok()
+        .and_then(|time| time.format(format).ok())
+        .unwrap_or_else(|| format!("{unix} s"))
+}
+
+/// The day of a moment of Unix time, in UTC.
+pub fn date(unix: i64) -> String {
+    instant(unix).chars().take(10).collect()
+}
+
+/// What is described is not a certificate.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("the certificate is not well-formed")]
+pub struct DescriptionError;
+
+fn distance(seconds: i64) -> String {
+    let (value, unit) = match seconds.unsigned_abs() {
+        seconds if seconds >= 2 * DAY => (seconds / DAY, "days"),
+        seconds if seconds >= 2 * HOUR => (seconds / HOUR, "hours"),
+        seconds => (seconds / 60, "minutes"),
+    };
+    if seconds < 0 {
+        format!("{value} {unit} ago")
+    } else {
+        format!("in {value} {unit}")
+    }
+}
+
+fn purpose(certificate: &X509Certificate<'_>) -> String {
+    if certificate.is_ca() {
+        return "authority".to_owned();
+    }
+    let usage = certificate
+        .extended_key_usage()
+        .ok()
+        .flatten()
+        .map(|usage| usage.value);
+    match usage.map(|usage| (usage.client_auth, usage.server_auth)) {
+        Some((true, false)) => "client",
+        Some((false, true)) => "gateway",
+        Some((true, true)) => "client and gateway",
+        Some((false, false)) => "neither client nor gateway",
+        None => "not stated",
+    }
+    .to_owned()
+}
+
+fn names(certificate: &X509Certificate<'_>) -> String {
+    let Some(extension) = certificate.subject_alternative_name().ok().flatten() else {
+        return String::new();
+    };
+    let names = extension.value.general_names.iter().map(|name| match name {
+        GeneralName::RFC822Name(text) => format!("email {text}"),
+        GeneralName::URI(text) => format!("uri {text}"),
+        GeneralName::DNSName(text) => format!("dns {text}"),
+        GeneralName::IPAddress(bytes) => format!("ip {}", address(bytes)),
+        _ => "another kind of name".to_owned(),
+    });
+    printable(&names.collect::<Vec<_>>().join(", "))
+}
+
+fn groups(certificate: &X509Certificate<'_>) -> String {
+    let units = certificate.subject().iter_organizational_unit();
+    let units: Vec<_> = units.map(|unit| unit.as_str().unwrap_or("?")).collect();
+    printable(&units.join(", "))
+}
+
+fn key(certificate: &X509Certificate<'_>) -> String {
+    use x509_parser::public_key::PublicKey;
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::EC(point)) => format!("ECDSA, {} bits", point.key_size()),
+        Ok(PublicKey::RSA(key)) => format!("RSA, {} bits", key.key_size()),
+        _ if certificate.public_key().algorithm.algorithm.to_id_string() == ED25519 => {
+            "Ed25519".to_owned()
+        }
+        _ => "of another kind".to_owned(),
+    }
+}
+
+fn address(bytes: &[u8]) -> String {
+    let v4 = <[u8; 4]>::try_from(bytes).map(|octets| std::net::IpAddr::from(octets).to_string());
+    let v6 = <[u8; 16]>::try_from(bytes).map(|octets| std::net::IpAddr::from(octets).to_string());
+    v4.or(v6).unwrap_or_else(|_| hex(bytes))
+}
+
+/// The certificate may come from anywhere, and the text goes to a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| {
+            if character.is_control() {
+                '?'
+            } else {
+                character
+            }
+        })
+        .collect()
+}
+
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+/// RFC 8410 §3.
+const ED25519: &str = "1.3.101.112";

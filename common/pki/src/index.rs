@@ -1,0 +1,325 @@
+//! The index: one row for every certificate that a folder's authority issued.
+//!
+//! Guarantee: a row is on the disk before [`Index::record`] returns, and several processes may
+//! record at once. Refused is an index of a schema that this version does not know, rather than
+//! guessing what its columns mean.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, Row, TransactionBehavior, params};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::certificate::Purpose;
+
+/// An open index.
+pub struct Index {
+    connection: Connection,
+}
+
+/// What the index knows of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// 32 hexadecimal digits.
+    pub serial: String,
+    /// The holder.
+    pub principal: String,
+    /// The alternative names, as text.
+    pub names: Vec<String>,
+    /// The organisational units.
+    pub groups: Vec<String>,
+    /// The operator who had it issued, `name@host`.
+    pub issued_by: String,
+    /// Which end of the tunnel it is for.
+    pub purpose: Purpose,
+    /// First second of validity, Unix time.
+    pub not_before: i64,
+    /// Last second of validity, Unix time.
+    pub not_after: i64,
+    /// When it was issued, Unix time.
+    pub created: i64,
+    /// SHA-256 of the certificate in hexadecimal digits.
+    pub fingerprint: String,
+    /// The device that holds the key, if known.
+    pub device: Option<String>,
+    /// The certificate itself.
+    #[serde(skip)]
+    pub certificate: Vec<u8>,
+}
+
+impl Entry {
+    /// Whether the certificate can be used at `now`, Unix time.
+    pub fn state(&self, now: i64) -> State {
+        if now < self.not_before {
+            State::NotYetValid
+        } else if now > self.not_after {
+            State::Expired
+        } else {
+            State::Valid
+        }
+    }
+}
+
+/// Whether a certificate can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It can.
+    Valid,
+    /// Its time has not come.
+    NotYetValid,
+    /// Its time is over.
+    Expired,
+}
+
+impl State {
+    /// The word for it in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl Index {
+    /// Opens the index at `path`; an empty file becomes an index.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        // Without the flag to create one: a missing index is a fault, not an empty index.
+        let flags =
+            rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(PATIENCE)?;
+        // "Issued" must survive a power cut, and the folder a copy with `cp`: a rollback journal
+        // that is synced along with its folder, and no write-ahead log.
+        connection.pragma_update(None, "synchronous", "EXTRA")?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        if version(&connection)? == 0 {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if version(&transaction)? == 0 {
+                transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "user_version", VERSION)?;
+            }
+            transaction.commit()?;
+        }
+        match version(&connection)? {
+            VERSION => Ok(Self { connection }),
+            version => Err(IndexError::Version { version }),
+        }
+    }
+
+    /// Adds a certificate; it is on the disk when this returns.
+    pub fn record(&mut self, entry: &Entry) -> Result<(), IndexError> {
+        // Immediate: to wait for another writer at the start, where waiting is possible.
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
+            INSERT,
+            params![
+                entry.serial,
+                entry.principal,
+                json(&entry.names),
+                json(&entry.groups),
+                entry.issued_by,
+                entry.purpose.name(),
+                entry.not_before,
+                entry.not_after,
+                entry.created,
+                entry.fingerprint,
+                entry.device,
+                entry.certificate,
+            ],
+        )?;
+        Ok(transaction.commit()?)
+    }
+
+    /// All certificates, oldest first.
+    pub fn entries(&self) -> Result<Vec<Entry>, IndexError> {
+        self.select("", [])
+    }
+
+    /// The certificates of a principal, oldest first.
+    pub fn by_principal(&self, principal: &str) -> Result<Vec<Entry>, IndexError> {
+        self.select("WHERE principal = ?1", [principal])
+    }
+
+    /// The certificate of a serial number, given in lower-case hexadecimal digits.
+    pub fn by_serial(&self, serial: &str) -> Result<Option<Entry>, IndexError> {
+        Ok(self.select("WHERE serial = ?1", [serial])?.pop())
+    }
+
+    fn select<P: rusqlite::Params>(
+        &self,
+        condition: &str,
+        parameters: P,
+    ) -> Result<Vec<Entry>, IndexError> {
+        let sql = format!("SELECT {COLUMNS} FROM certificate {condition} ORDER BY created, rowid");
+        let mut statement = self.connection.prepare(&sql)?;
+        let rows = statement.query_map(parameters, entry)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+/// What went wrong with the index.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// The database refused.
+    #[error("the index of issued certificates cannot be used")]
+    Database(#[from] rusqlite::Error),
+    /// Made by another version of this program.
+    #[error("the index has schema version {version}, this program knows version {VERSION}")]
+    Version {
+        /// The schema version found.
+        version: i64,
+    },
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let bad = |column: usize, name: &str| {
+        rusqlite::Error::InvalidColumnType(column, name.to_owned(), rusqlite::types::Type::Text)
+    };
+    let list = |column: usize, name: &str| -> rusqlite::Result<Vec<String>> {
+        serde_json::from_str(&row.get::<_, String>(column)?).map_err(|_| bad(column, name))
+    };
+    let purpose: String = row.get(5)?;
+    Ok(Entry {
+        serial: row.get(0)?,
+        principal: row.get(1)?,
+        names: list(2, "names")?,
+        groups: list(3, "groups")?,
+        issued_by: row.get(4)?,
+        purpose: purpose.parse().map_err(|()| bad(5, "purpose"))?,
+        not_before: row.get(6)?,
+        not_after: row.get(7)?,
+        created: row.get(8)?,
+        fingerprint: row.get(9)?,
+        device: row.get(10)?,
+        certificate: row.get(11)?,
+    })
+}
+
+fn json(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
+}
+
+/// How long to wait for other processes: each holds the index for one short transaction.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Raised with every change of the schema.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE certificate (
+        serial TEXT NOT NULL UNIQUE,
+        principal TEXT NOT NULL,
+        names TEXT NOT NULL,
+        groups TEXT NOT NULL,
+        issued_by TEXT NOT NULL,
+        purpose TEXT NOT NULL CHECK (purpose IN ('client', 'gateway')),
+        not_before INTEGER NOT NULL,
+        not_after INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        fingerprint TEXT NOT NULL UNIQUE,
+        device TEXT,
+        certificate BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX certificate_by_principal ON certificate (principal);
+";
+
+const COLUMNS: &str = "serial, principal, names, groups, issued_by, purpose, not_before, not_after, \
+    created, fingerprint, device, certificate";
+
+const INSERT: &str = "INSERT INTO certificate (serial, principal, names, groups, issued_by, purpose, \
+    not_before, not_after, created, fingerprint, device, certificate) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(serial: &str) -> Entry {
+        Entry {
+            serial: serial.to_owned(),
+            principal: "alice@example.com".to_owned(),
+            names: vec!["alice@example.com".to_owned()],
+            groups: vec!["eng".to_owned(), "o\"ps".to_owned()],
+            issued_by: "root@host".to_owned(),
+            purpose: Purpose::Client,
+            not_before: 100,
+            not_after: 200,
+            created: 100,
+            fingerprint: format!("{serial}00"),
+            device: None,
+            certificate: vec![0, 1, 2],
+        }
+    }
+
+    fn empty() -> tempfile::NamedTempFile {
+        tempfile::NamedTempFile::new().unwrap()
+    }
+
+    #[test]
+    fn what_was_recorded_is_read_back_after_reopening() {
+        let file = empty();
+        Index::open(file.path())
+            .unwrap()
+            .record(&entry("01"))
+            .unwrap();
+        let index = Index::open(file.path()).unwrap();
+        assert_eq!(index.entries().unwrap(), [entry("01")]);
+        assert_eq!(index.by_serial("01").unwrap(), Some(entry("01")));
+        assert_eq!(index.by_principal("alice@example.com").unwrap().len(), 1);
+        assert!(index.by_serial("02").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_serial_is_recorded_once() {
+        let file = empty();
+        let mut index = Index::open(file.path()).unwrap();
+        index.record(&entry("01")).unwrap();
+        assert!(index.record(&entry("01")).is_err());
+        assert_eq!(index.entries().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_index_of_an_unknown_version_is_refused() {
+        let file = empty();
+        drop(Index::open(file.path()).unwrap());
+        let connection = Connection::open(file.path()).unwrap();
+        connection
+            .pragma_update(None, "user_version", VERSION + 1)
+            .unwrap();
+        assert!(matches!(
+            Index::open(file.path()),
+            Err(IndexError::Version { version: 2 })
+        ));
+    }
+
+    #[test]
+    fn a_missing_index_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Index::open(&folder.path().join("index.db")).is_err());
+    }
+
+    #[test]
+    fn the_state_includes_both_ends_of_the_validity() {
+        let states = [99, 100, 200, 201].map(|now| entry("01").state(now));
+        assert_eq!(
+            states,
+            [
+                State::NotYetValid,
+                State::Valid,
+                State::Valid,
+                State::Expired
+            ]
+        );
+    }
+}

@@ -1,0 +1,34 @@
+//! The certificate authority of Adit: the library behind `adit-ca` and behind every test that
+//! needs a certificate.
+//!
+//! Guarantee: what is issued follows one profile (see [`certificate`]), and what a folder's
+//! authority issued is in its index, durably, before anybody gets to see the certificate.
+//! Refused are names that the gateway would not accept, a folder that already holds an authority,
+//! and a key that others can read. Private keys are never printed, logged or shown by `Debug`.
+//!
+//! ```
+//! use adit_pki::{Authority, IssueRequest};
+//!
+//! let authority = Authority::ephemeral("Example Corp")?;
+//! let alice = authority.issue(&IssueRequest::client("alice@example.com").with_groups(["eng"]))?;
+//! assert!(alice.certificate_pem.starts_with("-----BEGIN CERTIFICATE-----"));
+//! # Ok::<(), adit_pki::AuthorityError>(())
+//! ```
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod authority;
+pub mod certificate;
+pub mod description;
+pub mod index;
+pub mod name;
+pub mod operator;
+pub mod profile;
+pub mod request;
+pub mod store;
+
+pub use authority::{Authority, AuthorityError, AuthorityParams};
+pub use certificate::{ExtendedKeyUsage, Issued, KeyType, Purpose};
+pub use name::Name;
+pub use request::IssueRequest;

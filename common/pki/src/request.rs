@@ -1,0 +1,91 @@
+//! What an authority is asked to certify.
+//!
+//! [`IssueRequest::client`] and [`IssueRequest::gateway`] give the ordinary certificates; every
+//! field may be changed before [`Authority::issue`](crate::Authority::issue) is called. The fields
+//! that start with `danger_` produce certificates outside the profile, so that the refusal of such
+//! certificates can be tested.
+
+use time::{Duration, OffsetDateTime};
+
+use crate::certificate::{ExtendedKeyUsage, KeyType, Purpose};
+use crate::name::Name;
+
+/// A request for one certificate and its key.
+#[derive(Clone, Debug)]
+pub struct IssueRequest {
+    /// Which end of the tunnel the certificate is for.
+    pub purpose: Purpose,
+    /// The holder's name: common name of both kinds, and the only alternative name of a client.
+    pub principal: String,
+    /// DNS names and IP addresses of a gateway besides its principal. Empty for a client.
+    pub names: Vec<String>,
+    /// One organisational unit each.
+    pub groups: Vec<String>,
+    /// First moment of validity, in whole seconds.
+    pub not_before: OffsetDateTime,
+    /// Last moment of validity, in whole seconds.
+    pub not_after: OffsetDateTime,
+    /// Kind of key to make.
+    pub key_type: KeyType,
+    /// Replaces the extended key usage that follows from the purpose; an empty list leaves the
+    /// extension out.
+    pub danger_extended_key_usages: Option<Vec<ExtendedKeyUsage>>,
+    /// Replaces the alternative names that follow from the principal and the names; an empty list
+    /// leaves the extension out. Not validated beyond what the encoding needs.
+    pub danger_subject_alt_names: Option<Vec<Name>>,
+}
+
+impl IssueRequest {
+    /// A client certificate for `principal`, valid for a year from now.
+    pub fn client(principal: impl Into<String>) -> Self {
+        Self::new(Purpose::Client, principal.into(), OffsetDateTime::now_utc())
+    }
+
+    /// A gateway certificate for `name`, a DNS name or an IP address, valid for a year from now.
+    pub fn gateway(name: impl Into<String>) -> Self {
+        Self::new(Purpose::Gateway, name.into(), OffsetDateTime::now_utc())
+    }
+
+    /// A request for `principal` that is valid for a year from `now`.
+    pub fn new(purpose: Purpose, principal: String, now: OffsetDateTime) -> Self {
+        Self {
+            purpose,
+            principal,
+            names: Vec::new(),
+            groups: Vec::new(),
+            not_before: now - SKEW,
+            not_after: now + DEFAULT_VALIDITY,
+            key_type: KeyType::EcdsaP256,
+            danger_extended_key_usages: None,
+            danger_subject_alt_names: None,
+        }
+    }
+
+    /// Sets the groups.
+    pub fn with_groups<S: Into<String>>(mut self, groups: impl IntoIterator<Item = S>) -> Self {
+        self.groups = groups.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the names of a gateway besides its principal.
+    pub fn with_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the exact validity.
+    pub fn valid(mut self, not_before: OffsetDateTime, not_after: OffsetDateTime) -> Self {
+        self.not_before = not_before;
+        self.not_after = not_after;
+        self
+    }
+}
+
+/// How far a certificate's validity begins in the past: clocks of laptops and gateways that are
+/// kept by NTP agree far better, those kept by hand are commonly a few minutes off, and a fresh
+/// certificate that is "not yet valid" is the first thing a new user would meet.
+pub const SKEW: Duration = Duration::minutes(5);
+
+/// A year: long enough that renewing by hand is bearable, short enough that forgotten devices drop
+/// off by themselves.
+pub const DEFAULT_VALIDITY: Duration = Duration::days(365);

@@ -1,0 +1,256 @@
+//! The files of an authority's folder, and how secrets reach the disk.
+//!
+//! Guarantee: a file appears whole or not at all, its mode is right from its first byte, and it is
+//! on the disk when the call returns. Refused are overwriting without being told to, and reading a
+//! key that the group or others may read.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// The certificate of the authority. Written last: a folder with it is a whole authority.
+pub const CERTIFICATE: &str = "ca.pem";
+/// The key of the authority. Written first: two `init` at once cannot both succeed.
+pub const KEY: &str = "ca.key";
+/// The index of what was issued.
+pub const INDEX: &str = "index.db";
+
+/// What a new file does to an old one of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// The new one is refused.
+    Keep,
+    /// The old one goes, in one step.
+    Replace,
+}
+
+/// Writes `content` to `path` with `mode`.
+pub fn write(path: &Path, content: &[u8], mode: u32, existing: Existing) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let (temporary, mut file) = create_beside(path, mode).map_err(failed)?;
+    let written = file
+        .write_all(content)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| match existing {
+            Existing::Replace => fs::rename(&temporary, path),
+            Existing::Keep => Ok(renameat_with(
+                CWD,
+                &temporary,
+                CWD,
+                path,
+                RenameFlags::NOREPLACE,
+            )?),
+        });
+    if let Err(source) = written {
+        // Best effort: the error that matters is the one already at hand.
+        let _ = fs::remove_file(&temporary);
+        return Err(if source.kind() == io::ErrorKind::AlreadyExists {
+            StoreError::Exists {
+                path: path.to_owned(),
+            }
+        } else {
+            failed(source)
+        });
+    }
+    sync_folder(path)
+}
+
+/// Creates the empty file of a database, so that SQLite does not choose its mode.
+pub(crate) fn create_empty(path: &Path) -> Result<(), StoreError> {
+    write(path, b"", PRIVATE, Existing::Keep)
+}
+
+/// Creates the folder of an authority, or takes an empty one; nobody else may enter it.
+pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => return other.map_err(failed),
+    }
+    // Closing a folder that is in use for something else would break that.
+    if fs::read_dir(path).map_err(failed)?.next().is_some() {
+        return Err(StoreError::NotEmpty {
+            path: path.to_owned(),
+        });
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Reads a text file.
+pub fn read(path: &Path) -> Result<String, StoreError> {
+    fs::read_to_string(path).map_err(|source| StoreError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads a private key, unless somebody else could, too.
+pub fn read_key(path: &Path) -> Result<Zeroizing<String>, StoreError> {
+    let failed = |source| StoreError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.mode() & OTHERS != 0 {
+        return Err(StoreError::Exposed {
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o777,
+        });
+    }
+    // Room for the whole file: a growing buffer would leave pieces of the key behind.
+    let capacity = usize::try_from(metadata.len()).unwrap_or(0) + 1;
+    let mut content = Zeroizing::new(String::with_capacity(capacity));
+    file.read_to_string(&mut content).map_err(failed)?;
+    Ok(content)
+}
+
+/// What went wrong with a file.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is there already.
+    #[error("{} exists already", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder for a new authority that is in use.
+    #[error("{} is not empty", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A key that others can read.
+    #[error("{} is a private key that others may access (mode {mode:04o})", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+/// A new file in the folder of `path`, made by us and nobody else.
+fn create_beside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::other("this is not a file name"))?;
+    loop {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}-{number}.tmp", std::process::id()));
+        let temporary = path.with_file_name(temporary);
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)
+        {
+            // Left behind by a process of the same number that was killed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map(|file| (temporary, file)),
+        }
+    }
+}
+
+/// Makes the name of a file as durable as its content.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| StoreError::Write {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// For the owner alone.
+pub const PRIVATE: u32 = 0o600;
+/// For everybody to read.
+pub const PUBLIC: u32 = 0o644;
+
+/// Every permission of the group and of others.
+const OTHERS: u32 = 0o077;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_written_file_has_its_mode_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write(&path, b"secret", PRIVATE, Existing::Keep).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(read(&path).unwrap(), "secret");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_existing_file_is_kept_unless_replacing_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write(&path, b"old", PRIVATE, Existing::Keep).unwrap();
+        let refused = write(&path, b"new", PRIVATE, Existing::Keep);
+        assert!(matches!(refused, Err(StoreError::Exists { .. })));
+        assert_eq!(read(&path).unwrap(), "old");
+        write(&path, b"new", PRIVATE, Existing::Replace).unwrap();
+        assert_eq!(read(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write(&path, b"secret", PRIVATE, Existing::Keep).unwrap();
+        assert_eq!(read_key(&path).unwrap().as_str(), "secret");
+        for mode in [0o640, 0o604, 0o620] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(
+                matches!(read_key(&path), Err(StoreError::Exposed { .. })),
+                "{mode:o}"
+            );
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Certificates as others see them: webpki, which decides on both ends of the tunnel, and OpenSSL.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+use std::time::Duration;
+
+use adit_core::identity::{AuthorityRule, GroupSource, Principal, PrincipalSource, extract};
+use adit_pki::{
+    Authority, AuthorityParams, ExtendedKeyUsage, IssueRequest, Issued, KeyType, Name, Purpose,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use time::OffsetDateTime;
+use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+fn authority() -> Authority {
+    Authority::ephemeral("Example Corp").unwrap()
+}
+
+/// What webpki makes of `issued` at `time`.
+fn verify(
+    authority: &Authority,
+    issued: &Issued,
+    usage: Purpose,
+    time: OffsetDateTime,
+) -> Result<(), Error> {
+    let anchor = CertificateDer::from(authority.certificate_der());
+    let anchors = [anchor_from_trusted_cert(&anchor)?];
+    let leaf = CertificateDer::from(issued.certificate_der.as_slice());
+    let usage = match usage {
+        Purpose::Client => KeyUsage::client_auth(),
+        Purpose::Gateway => KeyUsage::server_auth(),
+    };
+    let time =
+        UnixTime::since_unix_epoch(Duration::from_secs(time.unix_timestamp().unsigned_abs()));
+    EndEntityCert::try_from(&leaf)?
+        .verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            &anchors,
+            &[],
+            time,
+            usage,
+            None,
+            None,
+        )
+        .map(|_| ())
+}
+
+fn is_valid_for(issued: &Issued, name: &str) -> bool {
+    let leaf = CertificateDer::from(issued.certificate_der.as_slice());
+    let name = ServerName::try_from(name).unwrap();
+    EndEntityCert::try_from(&leaf)
+        .unwrap()
+        .verify_is_valid_for_subject_name(&name)
+        .is_ok()
+}
+
+fn parsed(issued: &Issued) -> X509Certificate<'_> {
+    X509Certificate::from_der(&issued.certificate_der)
+        .unwrap()
+        .1
+}
+
+#[test]
+fn each_certificate_serves_its_purpose_and_no_other() {
+    let authority = authority();
+    let now = OffsetDateTime::now_utc();
+    let client = authority
+        .issue(&IssueRequest::client("alice@example.com").with_groups(["eng", "ops"]))
+        .unwrap();
+    let gateway = authority
+        .issue(&IssueRequest::gateway("vpn.example.com"))
+        .unwrap();
+    assert_eq!(verify(&authority, &client, Purpose::Client, now), Ok(()));
+    assert_eq!(verify(&authority, &gateway, Purpose::Gateway, now), Ok(()));
+    assert!(matches!(
+        verify(&authority, &client, Purpose::Gateway, now),
+        Err(Error::RequiredEkuNotFoundContext(_))
+    ));
+    assert!(matches!(
+        verify(&authority, &gateway, Purpose::Client, now),
+        Err(Error::RequiredEkuNotFoundContext(_))
+    ));
+}
+
+#[test]
+fn a_foreign_authority_is_not_trusted_whatever_it_is_called() {
+    let client = authority()
+        .issue(&IssueRequest::client("alice@example.com"))
+        .unwrap();
+    let verdict = verify(
+        &authority(),
+        &client,
+        Purpose::Client,
+        OffsetDateTime::now_utc(),
+    );
+    assert!(verdict.is_err());
+}
+
+#[test]
+fn both_key_types_and_many_groups_keep_the_signature_whole() {
+    let groups: Vec<_> = (0..32)
+        .map(|number| format!("group-{number:058}"))
+        .collect();
+    for authority_key in [KeyType::EcdsaP256, KeyType::Ed25519] {
+        let mut params = AuthorityParams::new("Example Corp");
+        params.key_type = authority_key;
+        let authority = Authority::ephemeral_with(&params).unwrap();
+        for key_type in [KeyType::EcdsaP256, KeyType::Ed25519] {
+            let mut request = IssueRequest::client("alice@example.com").with_groups(groups.clone());
+            request.key_type = key_type;
+            let issued = authority.issue(&request).unwrap();
+            assert_eq!(
+                verify(
+                    &authority,
+                    &issued,
+                    Purpose::Client,
+                    OffsetDateTime::now_utc()
+                ),
+                Ok(())
+            );
+            let certificate = parsed(&issued);
+            let units: Vec<_> = certificate
+                .subject()
+                .iter_organizational_unit()
+                .map(|unit| unit.as_str().unwrap())
+                .collect();
+            assert_eq!(units, groups);
+            assert_eq!(
+                certificate
+                    .subject()
+                    .iter_common_name()
+                    .next()
+                    .unwrap()
+                    .as_str(),
+                Ok("alice@example.com")
+            );
+        }
+    }
+}
+
+#[test]
+fn validity_is_as_asked_and_back_dated_by_default() {
+    let authority = authority();
+    let now = OffsetDateTime::now_utc();
+    let (from, to) = (
+        now - time::Duration::hours(2),
+        now - time::Duration::hours(1),
+    );
+    let expired = authority
+        .issue(&IssueRequest::client("alice@example.com").valid(from, to))
+        .unwrap();
+    assert!(matches!(
+        verify(&authority, &expired, Purpose::Client, now),
+        Err(Error::CertExpired { .. })
+    ));
+    let (from, to) = (
+        now + time::Duration::hours(1),
+        now + time::Duration::hours(2),
+    );
+    let early = authority
+        .issue(&IssueRequest::client("alice@example.com").valid(from, to))
+        .unwrap();
+    assert!(matches!(
+        verify(&authority, &early, Purpose::Client, now),
+        Err(Error::CertNotValidYet { .. })
+    ));
+    assert_eq!(early.not_before, from.unix_timestamp());
+    let fresh = authority
+        .issue(&IssueRequest::client("alice@example.com"))
+        .unwrap();
+    assert_eq!(
+        verify(
+            &authority,
+            &fresh,
+            Purpose::Client,
+            now - time::Duration::minutes(4)
+        ),
+        Ok(())
+    );
+}
+
+#[test]
+fn a_gateway_is_valid_for_its_names_only() {
+    let names = ["vpn.example.com", "10.0.0.1", "fd00::1"];
+    let issued = authority()
+        .issue(&IssueRequest::gateway("vpn.example.com").with_names(names))
+        .unwrap();
+    assert!(names.iter().all(|name| is_valid_for(&issued, name)));
+    for name in ["example.com", "a.vpn.example.com", "10.0.0.2"] {
+        assert!(!is_valid_for(&issued, name), "{name}");
+    }
+}
+
+#[test]
+fn the_extensions_follow_the_profile() {
+    let authority = authority();
+    let (_, root) = X509Certificate::from_der(authority.certificate_der()).unwrap();
+    let constraints = root.basic_constraints().unwrap().unwrap();
+    assert!(constraints.critical && constraints.value.ca);
+    assert_eq!(constraints.value.path_len_constraint, Some(0));
+    let usage = root.key_usage().unwrap().unwrap();
+    assert!(usage.critical);
+    assert_eq!(usage.value.flags, 0b110_0000);
+    assert!(root.extended_key_usage().unwrap().is_none());
+
+    let client = authority
+        .issue(&IssueRequest::client("spiffe://example.com/site/berlin"))
+        .unwrap();
+    let certificate = parsed(&client);
+    assert!(!certificate.is_ca());
+    assert_eq!(certificate.key_usage().unwrap().unwrap().value.flags, 1);
+    assert_eq!(certificate.issuer().as_raw(), root.subject().as_raw());
+    assert_eq!(certificate.raw_serial().len(), 16);
+    assert!(certificate.raw_serial()[0] < 0x80);
+    let identifiers: Vec<_> = certificate
+        .extensions()
+        .iter()
+        .map(|extension| extension.oid.to_id_string())
+        .collect();
+    for oid in ["2.5.29.14", "2.5.29.35", "2.5.29.17"] {
+        assert_eq!(
+            identifiers
+                .iter()
+                .filter(|identifier| *identifier == oid)
+                .count(),
+            1,
+            "{oid}"
+        );
+    }
+    let again = authority
+        .issue(&IssueRequest::client("spiffe://example.com/site/berlin"))
+        .unwrap();
+    assert_ne!(client.serial, again.serial);
+}
+
+#[test]
+fn dangerous_overrides_leave_the_profile_as_asked() {
+    let authority = authority();
+    let now = OffsetDateTime::now_utc();
+    for usages in [
+        vec![],
+        vec![ExtendedKeyUsage::CodeSigning],
+        vec![ExtendedKeyUsage::ServerAuth],
+    ] {
+        let mut request = IssueRequest::client("alice@example.com");
+        request.danger_extended_key_usages = Some(usages.clone());
+        let issued = authority.issue(&request).unwrap();
+        assert_eq!(
+            parsed(&issued).extended_key_usage().unwrap().is_none(),
+            usages.is_empty()
+        );
+        // webpki takes an absent extension for "any": the gateway must look itself.
+        assert_eq!(
+            verify(&authority, &issued, Purpose::Client, now).is_ok(),
+            usages.is_empty()
+        );
+    }
+    let mut request = IssueRequest::client("alice@example.com");
+    let names = ["alice@example.com", "bob@example.com"].map(|name| Name::Email(name.to_owned()));
+    request.danger_subject_alt_names = Some(names.to_vec());
+    let issued = authority.issue(&request).unwrap();
+    let certificate = parsed(&issued);
+    assert_eq!(
+        certificate
+            .subject_alternative_name()
+            .unwrap()
+            .unwrap()
+            .value
+            .general_names
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn requests_against_the_rules_are_refused() {
+    let mut params = AuthorityParams::new("Example Corp");
+    params.path_length = 2;
+    assert!(Authority::ephemeral_with(&params).is_err());
+
+    let authority = authority();
+    let now = OffsetDateTime::now_utc();
+    for request in [
+        IssueRequest::client("alice@example.com").valid(now, now),
+        IssueRequest::client("alice@example.com").valid(now, now + time::Duration::days(4000)),
+        IssueRequest::client("alice@example.com").with_names(["vpn.example.com"]),
+        IssueRequest::client("not a name"),
+        IssueRequest::client("alice@example.com").with_groups(vec!["eng"; 33]),
+        IssueRequest::gateway("alice@example.com"),
+        IssueRequest::gateway("vpn.example.com").with_groups(["eng"]),
+    ] {
+        assert!(authority.issue(&request).is_err(), "{request:?}");
+    }
+}
+
+#[test]
+fn a_gateway_reads_every_principal_and_group_as_they_were_asked_for() {
+    let authority = authority();
+    let rule = AuthorityRule {
+        name: "example".to_owned(),
+        principal: vec![
+            PrincipalSource::Email,
+            PrincipalSource::Uri,
+            PrincipalSource::Dns,
+        ],
+        groups: GroupSource::Ou,
+    };
+    let longest = format!("{}@{}", "a".repeat(64), vec!["b"; 95].join("."));
+    assert_eq!(longest.len(), 254);
+    for principal in [
+        "alice@example.com",
+        "a.b+c_d=e-f@example.com",
+        "branch1.example.com",
+        "localhost",
+        "spiffe://example.com/site/berlin",
+        "spiffe://a_b/C.d_e-f",
+        longest.as_str(),
+    ] {
+        let groups = ["A.b_c-1", "eng"];
+        let issued = authority
+            .issue(&IssueRequest::client(principal).with_groups(groups))
+            .unwrap();
+        let identity = extract(&issued.certificate_der, &rule).unwrap();
+        assert_eq!(identity.principal.as_str(), principal);
+        assert_eq!(identity.groups, groups);
+        assert_eq!(identity.serial, issued.serial);
+        assert_eq!(
+            (identity.not_before, identity.not_after),
+            (issued.not_before, issued.not_after)
+        );
+        // As an operator would write it in a policy.
+        assert_eq!(Principal::parse(principal).unwrap(), identity.principal);
+    }
+    assert!(
+        authority
+            .issue(&IssueRequest::client(format!("{longest}b")))
+            .is_err()
+    );
+}
+
+#[test]
+fn secrets_do_not_show_in_debug_output() {
+    let authority = authority();
+    let issued = authority
+        .issue(&IssueRequest::client("alice@example.com"))
+        .unwrap();
+    assert!(!format!("{authority:?} {issued:?}").contains("PRIVATE"));
+    assert!(issued.key_pem.contains("PRIVATE KEY"));
+}
+
+#[test]
+fn openssl_agrees() {
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &[&str]| {
+        Command::new("openssl")
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+    };
+    if openssl(&["version"]).is_err() {
+        // Another view, where there is one; webpki is the one that decides.
+        return;
+    }
+    let authority = authority();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("ca.pem", authority.certificate_pem());
+    let requests = [
+        (
+            "client",
+            IssueRequest::client("alice@example.com").with_groups(["eng", "ops"]),
+        ),
+        (
+            "gateway",
+            IssueRequest::gateway("vpn.example.com").with_names(["vpn.example.com", "10.0.0.1"]),
+        ),
+    ];
+    for (name, request) in requests {
+        let issued = authority.issue(&request).unwrap();
+        write(name, &issued.certificate_pem);
+        write("key", &issued.key_pem);
+        assert!(
+            openssl(&["pkey", "-in", "key", "-noout", "-check"])
+                .unwrap()
+                .status
+                .success()
+        );
+    }
+    for (name, purpose, expected) in [
+        ("client", "sslclient", true),
+        ("client", "sslserver", false),
+        ("gateway", "sslserver", true),
+        ("gateway", "sslclient", false),
+    ] {
+        let output = openssl(&[
+            "verify",
+            "-x509_strict",
+            "-CAfile",
+            "ca.pem",
+            "-purpose",
+            purpose,
+            name,
+        ])
+        .unwrap();
+        assert_eq!(
+            output.status.success(),
+            expected,
+            "{name} as {purpose}: {output:?}"
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! Getting a session and getting it back: candidates in order, then back-off with jitter.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_core::close::{Refusal, RefusalKind, Retry};
+use adit_core::dataplane::client::ClientView;
+use adit_core::session::Assignment;
+
+use super::{Client, ClientEvent, Phase, Tunnel};
+use crate::links::Key;
+use crate::path::InnerMtu;
+
+impl Client {
+    /// The gateway's addresses, in the order to try them; the answer to
+    /// [`ClientEvent::NeedAddresses`]. An empty list counts as an unreachable gateway.
+    pub fn set_gateways(&mut self, now: Instant, gateways: Vec<SocketAddr>) {
+        if !matches!(self.phase, Phase::Resolving) {
+            return;
+        }
+        self.gateways = gateways;
+        let none = Refusal::new(RefusalKind::Unreachable, "no address for the gateway");
+        self.dial_from(now, 0, none);
+    }
+
+    /// The local address changed (another network, a new socket): probe the path anew.
+    pub fn local_address_changed(&mut self) {
+        let key = match &self.phase {
+            Phase::Up(tunnel) => tunnel.key,
+            Phase::Dialing { key, .. } => *key,
+            Phase::Resolving | Phase::Waiting { .. } | Phase::Stopped => return,
+        };
+        if let Some(link) = self.links.touch(key) {
+            link.connection.local_address_changed();
+            link.connection.ping();
+        }
+    }
+
+    /// Ends the session and everything else: the last thing before the process ends.
+    pub fn shutdown(&mut self, now: Instant) {
+        let code = adit_core::h3::ErrorCode::NoError.code();
+        let keys: Vec<Key> = self.links.keys().collect();
+        for key in keys {
+            self.links.close(now, key, code, "the client was stopped");
+        }
+        self.phase = Phase::Stopped;
+    }
+
+    /// Dials the first candidate from `first` on that can be dialled at all.
+    fn dial_from(&mut self, now: Instant, first: usize, mut refusal: Refusal) {
+        for candidate in first..self.gateways.len() {
+            let gateway = self.gateways[candidate];
+            let mut config = quinn_proto::ClientConfig::new(Arc::clone(&self.tls) as _);
+            config.transport_config(Arc::clone(&self.transport));
+            match self
+                .links
+                .connect(now, config, gateway, &self.server_name)
+            {
+                Ok(key) => {
+                    let last = candidate + 1 == self.gateways.len();
+                    let patience = if last { LAST_PATIENCE } else { PATIENCE };
+                    self.phase = Phase::Dialing {
+                        key,
+                        candidate,
+                        gives_up_at: now + patience,
+                    };
+                    self.events.push_back(ClientEvent::Dialing(gateway));
+                    return;
+                }
+                Err(error) => {
+                    refusal = Refusal::new(
+                        RefusalKind::Unreachable,
+                        format!("cannot dial {gateway}: {error}"),
+                    );
+                }
+            }
+        }
+        self.wait(now, refusal);
+    }
+
+    fn wait(&mut self, now: Instant, refusal: Refusal) {
+        let retry_in = self.backoff.after_failure();
+        self.phase = Phase::Waiting {
+            until: now + retry_in,
+        };
+        self.events
+            .push_back(ClientEvent::Lost { refusal, retry_in });
+    }
+
+    /// The link is gone, or is being closed for `refusal`.
+    pub(super) fn fail(&mut self, now: Instant, key: Key, refusal: Refusal) {
+        let (candidate, held) = match &self.phase {
+            Phase::Dialing {
+                key: dialed,
+                candidate,
+                ..
+            } if *dialed == key => (*candidate, None),
+            Phase::Up(tunnel) if tunnel.key == key => {
+                (tunnel.candidate, Some(now.duration_since(tunnel.since)))
+            }
+            // An older link that lingers; the present one is another.
+            _ => return,
+        };
+        if refusal.kind.retry() == Retry::Never {
+            self.phase = Phase::Stopped;
+            self.events.push_back(ClientEvent::Stopped(refusal));
+            return;
+        }
+        match held {
+            // It worked for a while: the same gateway again, without waiting.
+            Some(held) if held >= WORKED => {
+                self.backoff.reset();
+                self.events.push_back(ClientEvent::Lost {
+                    refusal: refusal.clone(),
+                    retry_in: Duration::ZERO,
+                });
+                self.dial_from(now, candidate, refusal);
+            }
+            Some(_) => self.wait(now, refusal),
+            None => self.dial_from(now, candidate + 1, refusal),
+        }
+    }
+
+    /// Closes the link from this side and goes on as after a loss.
+    pub(super) fn hang_up(&mut self, now: Instant, key: Key, refusal: Refusal) {
+        let code = adit_core::h3::ErrorCode::NoError.code();
+        self.links.close(now, key, code, "");
+        self.fail(now, key, refusal);
+    }
+
+    pub(super) fn handle_phase_timeout(&mut self, now: Instant) {
+        match &self.phase {
+            Phase::Dialing {
+                key, gives_up_at, ..
+            } if *gives_up_at <= now => {
+                let key = *key;
+                self.hang_up(now, key, Refusal::new(RefusalKind::Unreachable, "no answer"));
+            }
+            Phase::Waiting { until } if *until <= now => {
+                self.phase = Phase::Resolving;
+                self.events.push_back(ClientEvent::NeedAddresses);
+            }
+            _ => {}
+        }
+    }
+
+    /// The gateway said 2xx: packets may flow as soon as addresses are assigned.
+    pub(super) fn establish(&mut self, now: Instant, key: Key) {
+        let Phase::Dialing {
+            key: dialed,
+            candidate,
+            ..
+        } = self.phase
+        else {
+            return;
+        };
+        if dialed != key {
+            return;
+        }
+        let Some(link) = self.links.touch(key) else {
+            return;
+        };
+        let Some(stream) = link.machine.as_ref().and_then(|machine| machine.established()) else {
+            return;
+        };
+        let remote = link.connection.remote_address();
+        let mtu = InnerMtu::new(
+            now,
+            stream,
+            self.tunnel_mtu,
+            link.connection.rtt(),
+            link.connection.datagrams().max_size(),
+        );
+        self.phase = Phase::Up(Tunnel {
+            key,
+            candidate,
+            since: now,
+            stream,
+            mtu,
+            view: ClientView::default(),
+            assignment: Assignment::default(),
+        });
+        self.events.push_back(ClientEvent::Connected(remote));
+    }
+
+    pub(super) fn reassign(&mut self, key: Key, change: impl FnOnce(&mut Assignment)) {
+        let Phase::Up(tunnel) = &mut self.phase else {
+            return;
+        };
+        if tunnel.key != key {
+            return;
+        }
+        change(&mut tunnel.assignment);
+        tunnel.view = ClientView::new(
+            tunnel.assignment.addresses.clone(),
+            tunnel.assignment.routes.clone(),
+        );
+        let assignment = tunnel.assignment.clone();
+        self.events.push_back(ClientEvent::Assigned(assignment));
+    }
+
+    pub(super) fn follow_path(&mut self, now: Instant, key: Key) {
+        let Phase::Up(tunnel) = &mut self.phase else {
+            return;
+        };
+        if tunnel.key != key {
+            return;
+        }
+        if let Some(max_datagram) = self.links.max_datagram(key) {
+            tunnel.mtu.update(now, max_datagram);
+        }
+    }
+}
+
+/// How long one candidate may take while others wait: three handshake retransmissions.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The last candidate may take longer: a hotel's network may have a second of delay each way.
+const LAST_PATIENCE: Duration = Duration::from_secs(9);
+/// A session of this length proves that gateway and certificate are in order.
+const WORKED: Duration = Duration::from_secs(5);

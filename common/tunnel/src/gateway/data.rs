@@ -1,0 +1,308 @@
+//! The gateway's packet path.
+//!
+//! ```text
+//! inside → outside   TUN ─ parse ─ who owns the destination? ─ policy ─ fits? ─ prefix ─ datagram
+//! outside → inside   datagram ─ prefix ─ parse ─ is the source theirs? ─ policy ─ TUN or other session
+//! ```
+//!
+//! Every question mark is answered in `adit_core::dataplane::gateway`; this file moves buffers and
+//! counts. Packets in = forwarded + answered + dropped, on each side.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use adit_core::dataplane::gateway::{self as verdicts, Sessions, Target};
+use adit_core::dataplane::{DropReason, Verdict};
+use adit_core::policy::Filter;
+use adit_core::table::owners::Owners;
+use adit_core::wire::icmp::{self, IcmpError};
+use adit_core::wire::ip::{self, IpPacket};
+use adit_core::wire::{datagram, tcp};
+use bytes::{Buf, Bytes, BytesMut};
+use quinn_proto::SendDatagramError;
+
+use super::session::Session;
+use super::{Gateway, InsideAddresses};
+use crate::HEADROOM;
+use crate::links::{Key, Links};
+use crate::path::Ipv6;
+
+/// What the verdicts may ask about the sessions.
+struct View<'a> {
+    owners: &'a Owners<Key>,
+    sessions: &'a [Option<Session>],
+}
+
+impl View<'_> {
+    fn session(&self, key: Key) -> Option<&Session> {
+        self.sessions.get(key)?.as_ref()
+    }
+}
+
+impl Sessions for View<'_> {
+    type Key = Key;
+
+    fn owner(&self, address: IpAddr) -> Option<Key> {
+        let key = self.owners.owner(address)?;
+        let session = self.session(key)?;
+        // An IPv6 address the path cannot carry is not assigned, hence nobody's.
+        (address.is_ipv4() || session.ipv6 == Ipv6::Fits).then_some(key)
+    }
+
+    fn filter(&self, key: Key) -> Option<&Filter> {
+        self.session(key).map(|session| &*session.grant.filter)
+    }
+
+    fn max_packet(&self, key: Key) -> usize {
+        self.session(key)
+            .map_or(0, |session| session.mtu.largest_packet())
+    }
+}
+
+impl Gateway {
+    /// One IP packet from the TUN device, with [`HEADROOM`] spare bytes in front of it.
+    pub fn handle_inside(&mut self, now: Instant, mut buffer: BytesMut) {
+        let verdict = match IpPacket::parse(buffer.get(HEADROOM..).unwrap_or_default()) {
+            Ok(packet) => {
+                let view = View {
+                    owners: &self.owners,
+                    sessions: &self.sessions,
+                };
+                match verdicts::to_peer(&view, &packet) {
+                    Verdict::Forward(key) => Ok(key),
+                    Verdict::Reply(error) => Err((Some(error), error.reason())),
+                    Verdict::Drop(reason) => Err((None, reason)),
+                }
+            }
+            Err(_) => Err((None, DropReason::Malformed)),
+        };
+        match verdict {
+            Ok(key) => {
+                if let Some(session) = self.session(key) {
+                    tcp::clamp_mss(&mut buffer[HEADROOM..], session.mtu.clamp_to(now));
+                }
+                // Counted where it is sent.
+                let _ = send_to_peer(&mut self.links, &mut self.sessions, key, buffer);
+            }
+            Err((answer, reason)) => self.answer_inside(now, &buffer, answer, reason),
+        }
+    }
+
+    /// Answers a packet from inside, if an answer is due, into the TUN device.
+    fn answer_inside(
+        &mut self,
+        now: Instant,
+        buffer: &BytesMut,
+        answer: Option<IcmpError>,
+        reason: DropReason,
+    ) {
+        let packet = IpPacket::parse(buffer.get(HEADROOM..).unwrap_or_default()).ok();
+        let key = packet.and_then(|packet| self.owners.owner(packet.destination()));
+        let held_back = matches!(answer, Some(IcmpError::PacketTooBig { .. }))
+            && key
+                .and_then(|key| self.session(key))
+                .is_some_and(|session| !session.mtu.settled(now));
+        let reply = match (answer, packet) {
+            (Some(error), Some(packet)) if !held_back => {
+                // The gateway's own address would be a martian on its own TUN device: the
+                // destination speaks for itself.
+                icmp::error_packet(error, &packet, packet.destination())
+            }
+            _ => None,
+        };
+        let counters = match key.and_then(|key| self.sessions.get_mut(key)?.as_mut()) {
+            Some(session) => {
+                let reply = reply.filter(|_| session.answers.take(now));
+                Some((&mut session.counters, reply))
+            }
+            None => None,
+        };
+        match counters {
+            Some((counters, Some(reply))) => {
+                counters.to_client.reply();
+                self.inside.push_back(reply.into());
+            }
+            Some((counters, None)) => counters.to_client.drop(reason),
+            None => self.totals.to_client.drop(reason),
+        }
+    }
+
+    /// Takes every datagram that arrived on a link.
+    pub(super) fn receive_datagrams(&mut self, now: Instant, key: Key) {
+        while let Some(datagram) = self.links.recv_datagram(key) {
+            self.receive(now, key, datagram);
+        }
+    }
+
+    fn receive(&mut self, now: Instant, key: Key, mut bytes: Bytes) {
+        let prefix = match datagram::parse(&bytes) {
+            Ok(prefix) => prefix,
+            Err(_) => {
+                // RFC 9297 §2.1: a quarter stream id that cannot be one ends the connection.
+                let code = adit_core::h3::ErrorCode::Datagram.code();
+                self.forget_session(now, key, "malformed HTTP datagram");
+                self.links.close(now, key, code, "malformed HTTP datagram");
+                return;
+            }
+        };
+        let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
+            self.totals.from_client.drop(DropReason::NotReady);
+            return;
+        };
+        if prefix.stream_id != session.stream {
+            session.counters.from_client.drop(DropReason::NotReady);
+            return;
+        }
+        if prefix.context != 0 {
+            session.counters.from_client.drop(DropReason::UnknownContext);
+            return;
+        }
+        bytes.advance(prefix.len);
+        self.receive_packet(now, key, bytes);
+    }
+
+    /// One IP packet of a session, from a datagram or, from peers that prefer it, a capsule.
+    pub(super) fn receive_packet(&mut self, now: Instant, key: Key, bytes: Bytes) {
+        if self.session(key).is_none() {
+            self.totals.from_client.drop(DropReason::NotReady);
+            return;
+        }
+        let verdict = match IpPacket::parse(&bytes) {
+            Ok(packet) => {
+                let view = View {
+                    owners: &self.owners,
+                    sessions: &self.sessions,
+                };
+                verdicts::from_peer(&view, key, &packet)
+            }
+            Err(_) => Verdict::Drop(DropReason::Malformed),
+        };
+        let length = bytes.len();
+        match verdict {
+            Verdict::Forward(Target::Inside) => {
+                let packet = self.clamped(now, key, bytes);
+                self.inside.push_back(packet);
+                self.count_from(key, length, Ok(()));
+            }
+            Verdict::Forward(Target::Peer(peer)) => {
+                let sent = self.relay(now, peer, &bytes);
+                self.count_from(key, length, sent);
+            }
+            Verdict::Reply(error) => self.answer_peer(now, key, error, &bytes),
+            Verdict::Drop(reason) => self.count_from(key, length, Err(reason)),
+        }
+    }
+
+    /// From one session to another: the gateway is a router hop between them.
+    fn relay(&mut self, now: Instant, peer: Key, packet: &[u8]) -> Result<(), DropReason> {
+        let mut buffer = BytesMut::with_capacity(HEADROOM + packet.len());
+        buffer.resize(HEADROOM, 0);
+        buffer.extend_from_slice(packet);
+        ip::decrement_hop_limit(&mut buffer[HEADROOM..]);
+        if let Some(session) = self.session(peer) {
+            tcp::clamp_mss(&mut buffer[HEADROOM..], session.mtu.clamp_to(now));
+        }
+        send_to_peer(&mut self.links, &mut self.sessions, peer, buffer)
+    }
+
+    /// Lowers the MSS of a SYN; every other packet passes as the slice it is.
+    fn clamped(&self, now: Instant, key: Key, packet: Bytes) -> Bytes {
+        let is_syn = IpPacket::parse(&packet).is_ok_and(|packet| tcp::is_tcp_syn(&packet));
+        let Some(session) = self.session(key).filter(|_| is_syn) else {
+            return packet;
+        };
+        let mut copy = packet.to_vec();
+        if tcp::clamp_mss(&mut copy, session.mtu.clamp_to(now)) {
+            copy.into()
+        } else {
+            packet
+        }
+    }
+
+    /// Answers a client's packet through the tunnel.
+    fn answer_peer(&mut self, now: Instant, key: Key, error: IcmpError, bytes: &Bytes) {
+        let held_back = matches!(error, IcmpError::PacketTooBig { .. })
+            && IpPacket::parse(bytes)
+                .ok()
+                .and_then(|packet| self.owners.owner(packet.destination()))
+                .and_then(|peer| self.session(peer))
+                .is_some_and(|peer| !peer.mtu.settled(now));
+        let reply = IpPacket::parse(bytes)
+            .ok()
+            .filter(|_| !held_back)
+            .and_then(|packet| {
+                let source = own_address(self.inside_addresses, &packet);
+                icmp::error_packet(error, &packet, source)
+            });
+        let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
+            return;
+        };
+        let fits = session.mtu.largest_packet();
+        match reply.filter(|reply| reply.len() <= fits && session.answers.take(now)) {
+            Some(reply) => {
+                session.counters.from_client.reply();
+                let stream = session.stream;
+                let _ = self.links.send_datagram(key, framed(stream, &reply));
+            }
+            None => session.counters.from_client.drop(error.reason()),
+        }
+    }
+
+    fn count_from(&mut self, key: Key, length: usize, outcome: Result<(), DropReason>) {
+        if let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) {
+            match outcome {
+                Ok(()) => session.counters.from_client.forward(length),
+                Err(reason) => session.counters.from_client.drop(reason),
+            }
+        }
+    }
+}
+
+/// Writes the HTTP datagram prefix into the headroom and queues the datagram.
+fn send_to_peer(
+    links: &mut Links<adit_core::session::gateway::Control>,
+    sessions: &mut [Option<Session>],
+    key: Key,
+    mut buffer: BytesMut,
+) -> Result<(), DropReason> {
+    let session = sessions
+        .get_mut(key)
+        .and_then(Option::as_mut)
+        .ok_or(DropReason::SessionGone)?;
+    let length = buffer.len() - HEADROOM;
+    let prefix = datagram::prefix_len(session.stream);
+    datagram::write_prefix(session.stream, &mut buffer[HEADROOM - prefix..HEADROOM]);
+    buffer.advance(HEADROOM - prefix);
+    let outcome = match links.send_datagram(key, buffer.freeze()) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(SendDatagramError::Blocked(_))) => Err(DropReason::QueueFull),
+        Some(Err(SendDatagramError::TooLarge)) => Err(DropReason::TooBig),
+        Some(Err(SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled)) | None => {
+            Err(DropReason::SessionGone)
+        }
+    };
+    match outcome {
+        Ok(()) => session.counters.to_client.forward(length),
+        Err(reason) => session.counters.to_client.drop(reason),
+    }
+    outcome
+}
+
+fn framed(stream: u64, packet: &[u8]) -> Bytes {
+    let prefix = datagram::prefix_len(stream);
+    let mut buffer = BytesMut::with_capacity(prefix + packet.len());
+    buffer.resize(prefix, 0);
+    datagram::write_prefix(stream, &mut buffer);
+    buffer.extend_from_slice(packet);
+    buffer.freeze()
+}
+
+/// The gateway's address in the packet's family; without one the packet's own destination
+/// answers, as it would from behind a router that has none either.
+fn own_address(own: InsideAddresses, packet: &IpPacket<'_>) -> IpAddr {
+    let address = match packet.destination() {
+        IpAddr::V4(_) => own.v4.map(IpAddr::V4),
+        IpAddr::V6(_) => own.v6.map(IpAddr::V6),
+    };
+    address.unwrap_or_else(|| packet.destination())
+}

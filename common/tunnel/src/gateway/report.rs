@@ -1,0 +1,124 @@
+//! What the gateway tells about itself.
+
+use std::time::Instant;
+
+use adit_core::dataplane::Counters;
+use adit_core::status::{CertificateStatus, GatewayStatus, SessionStatus, Traffic};
+
+use super::Gateway;
+use super::session::Session;
+use crate::links::Key;
+use crate::path::Ipv6;
+use crate::tls::HandshakeFacts;
+
+/// How much of everything there is; all zero when nothing is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// QUIC connections in any state.
+    pub connections: usize,
+    /// Admitted sessions.
+    pub sessions: usize,
+    /// Connections in their handshake.
+    pub handshakes: usize,
+    /// Prefixes that belong to a session.
+    pub prefixes: usize,
+}
+
+impl Census {
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Gateway {
+    /// Counts what there is.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census {
+            connections: self.links.open_connections(),
+            sessions: self.by_principal.len(),
+            handshakes: self.handshakes.len(),
+            prefixes: self.owners.len(),
+        }
+    }
+
+    /// Everything that passed since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut all = self.totals.clone();
+        for session in self.sessions.iter().flatten() {
+            all.add(&session.counters);
+        }
+        all
+    }
+
+    /// What `status` shows.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> GatewayStatus {
+        let mut sessions: Vec<SessionStatus> = self
+            .sessions
+            .iter()
+            .enumerate()
+            .filter_map(|(key, session)| self.session_status(key, session.as_ref()?))
+            .collect();
+        sessions.sort_by_key(|session| session.id);
+        GatewayStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            listen: String::new(),
+            now: self.epoch.unix(now),
+            sessions,
+            connections: self.links.open_connections(),
+            total: Traffic::from(&self.counters()),
+        }
+    }
+
+    fn session_status(&self, key: Key, session: &Session) -> Option<SessionStatus> {
+        let link = self.links.get(key)?;
+        let (cipher, key_exchange) = described(link.facts());
+        Some(SessionStatus {
+            id: session.id.0,
+            principal: session.grant.principal.to_string(),
+            groups: session.grant.groups.clone(),
+            addresses: session
+                .grant
+                .addresses
+                .iter()
+                .map(|prefix| {
+                    if prefix.prefix_len() == prefix.max_prefix_len() {
+                        prefix.addr().to_string()
+                    } else {
+                        prefix.to_string()
+                    }
+                })
+                .collect(),
+            ipv6: session.ipv6 == Ipv6::Fits,
+            remote: link.connection.remote_address().to_string(),
+            since: session.since_unix,
+            certificate: CertificateStatus {
+                serial: session.identity.serial.clone(),
+                authority: session.identity.authority.clone(),
+                not_after: session.identity.not_after,
+            },
+            cipher,
+            key_exchange,
+            rtt_ms: link.connection.rtt().as_secs_f64() * 1e3,
+            mtu: session.mtu.largest_packet(),
+            traffic: Traffic::from(&session.counters),
+        })
+    }
+}
+
+/// Cipher and group by their registered names.
+pub(crate) fn described(facts: Option<HandshakeFacts>) -> (String, String) {
+    let facts = facts.unwrap_or(HandshakeFacts {
+        cipher: None,
+        group: None,
+    });
+    let name = |known: Option<String>| known.unwrap_or_else(|| "unknown".to_owned());
+    (
+        name(facts.cipher.map(|cipher| format!("{cipher:?}"))),
+        name(facts.group.map(|group| format!("{group:?}"))),
+    )
+}

@@ -1,0 +1,96 @@
+//! One admitted session: who, what it may do, and what passed.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use adit_core::admission::Grant;
+use adit_core::dataplane::{Counters, TokenBucket};
+use adit_core::identity::Identity;
+use adit_core::session::Assignment;
+use ipnet::IpNet;
+
+use crate::path::{InnerMtu, Ipv6};
+
+/// A session's number, never used again while the gateway runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What an operator wants to know of a session when it opens and when it ends.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// Its number.
+    pub id: SessionId,
+    /// Whose it is.
+    pub identity: Identity,
+    /// Inner addresses and site networks.
+    pub addresses: Vec<IpNet>,
+    /// The outer address of the client.
+    pub remote: SocketAddr,
+}
+
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) identity: Identity,
+    pub(super) grant: Grant,
+    /// The request stream the datagrams belong to.
+    pub(super) stream: u64,
+    pub(super) since_unix: i64,
+    /// When the certificate, and with it the session, ends.
+    pub(super) deadline: Option<Instant>,
+    pub(super) mtu: InnerMtu,
+    pub(super) ipv6: Ipv6,
+    pub(super) counters: Counters,
+    pub(super) answers: TokenBucket,
+}
+
+impl Session {
+    pub(super) fn info(&self, remote: SocketAddr) -> SessionInfo {
+        SessionInfo {
+            id: self.id,
+            identity: self.identity.clone(),
+            addresses: self.grant.addresses.clone(),
+            remote,
+        }
+    }
+
+    /// What the client is told: IPv6 only where the path carries it.
+    pub(super) fn assignment(&self) -> Assignment {
+        assignment(&self.grant, self.ipv6)
+    }
+
+    /// When the session needs a look without anything arriving.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        let settles = (self.ipv6 == Ipv6::Pending).then(|| self.mtu.settles_at());
+        [self.deadline, settles].into_iter().flatten().min()
+    }
+}
+
+pub(super) fn assignment(grant: &Grant, ipv6: Ipv6) -> Assignment {
+    let carried = |v4: bool| v4 || ipv6 == Ipv6::Fits;
+    Assignment {
+        addresses: grant
+            .addresses
+            .iter()
+            .filter(|prefix| carried(prefix.addr().is_ipv4()))
+            .copied()
+            .collect(),
+        routes: grant
+            .routes
+            .iter()
+            .filter(|range| carried(range.start().is_ipv4()))
+            .cloned()
+            .collect(),
+        v6_pending: ipv6 == Ipv6::Pending,
+    }
+}
+
+pub(super) fn answer_limit(now: Instant) -> TokenBucket {
+    TokenBucket::new(now, ANSWERS_PER_SECOND, ANSWER_BURST)
+}
+
+/// How long a refused client has to read the refusal before the connection is closed.
+pub(super) const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+/// ICMP errors per second and session: enough for every application to fail at once, too few to
+/// be worth reflecting (RFC 4443 §2.4(f)).
+const ANSWERS_PER_SECOND: u32 = 100;
+const ANSWER_BURST: u32 = 50;

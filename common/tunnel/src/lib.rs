@@ -1,0 +1,36 @@
+//! The tunnel's engine: QUIC connections, HTTP/3 control and the packet path of both roles.
+//!
+//! Sans-IO: [`Gateway`] and [`Client`] take datagrams, IP packets and the time, and give back
+//! datagrams, IP packets, events and deadlines. They open no socket and read no clock, so the
+//! whole tunnel, both ends, runs in simulation.
+//!
+//! One call sequence holds for both: feed any number of inputs, call `handle_timeout(now)` once,
+//! drain `poll_transmit`, `poll_inside` and `poll_event`, then sleep until `poll_timeout`.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod tls;
+
+mod cid;
+mod client;
+mod congestion;
+mod epoch;
+mod gateway;
+mod link;
+mod links;
+mod path;
+mod refusal;
+mod transport;
+
+pub use client::{Client, ClientConfig, ClientEvent, ClientState};
+pub use epoch::Epoch;
+pub use gateway::{
+    Census, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, SecondConnection, SessionId, SessionInfo,
+};
+pub use quinn_proto::{EcnCodepoint, Transmit};
+pub use transport::{EngineKeys, Limits, MIN_UDP_PAYLOAD};
+
+/// Spare bytes in front of every packet from inside, room for any HTTP datagram prefix: a quarter
+/// stream id of up to eight bytes and the context id 0.
+pub const HEADROOM: usize = 9;

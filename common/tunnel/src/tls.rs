@@ -1,0 +1,195 @@
+//! TLS 1.3 for QUIC: which algorithms, who is believed, and nothing that resumes.
+//!
+//! Session tickets and early data are off on both sides: on resumption rustls copies the stored
+//! client chain and verifies nothing again, so a revoked certificate would get back in.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
+
+mod retry;
+mod session;
+mod verify;
+
+pub use session::{HandshakeFacts, QuicClient, QuicServer};
+pub use verify::{Authorities, Authority, GatewayVerifier};
+
+/// A certificate chain (leaf first) and its private key.
+#[derive(Debug)]
+pub struct Credentials {
+    /// Leaf first, then the intermediates that lead to a trust anchor of the peer.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's private key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl Clone for Credentials {
+    fn clone(&self) -> Self {
+        Self {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+        }
+    }
+}
+
+/// Why a TLS configuration cannot be built from what the operator gave.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The certificate and the key do not fit together, or the key type is unsupported.
+    #[error("the certificate chain and private key cannot be used")]
+    Credentials(#[source] rustls::Error),
+    /// A certificate of a trust anchor is not usable as one.
+    #[error("trust anchor of authority `{authority}` cannot be used")]
+    Anchor {
+        /// The authority's name in the configuration.
+        authority: String,
+        /// What rustls or webpki said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// An authority without a single certificate would refuse everybody.
+    #[error("authority `{authority}` has no certificate")]
+    NoAnchor {
+        /// The authority's name in the configuration.
+        authority: String,
+    },
+    /// The verifier could not be built.
+    #[error("the certificate verifier cannot be built: {0}")]
+    Verifier(String),
+    /// No cipher suite of the provider can protect QUIC Initial packets.
+    #[error("the TLS provider lacks TLS_AES_128_GCM_SHA256, which QUIC needs")]
+    NoInitialSuite,
+}
+
+/// The library whose AEAD seals the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordBackend {
+    /// AWS-LC: vectorised AES-GCM where the CPU has AVX-512.
+    AwsLc,
+    /// ring: vectorised AES-GCM already with AVX2.
+    Ring,
+}
+
+/// What decides the choice of algorithms: a property of this machine's CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Algorithms {
+    /// Where the record cipher comes from.
+    pub backend: RecordBackend,
+    /// AES-GCM first; without AES instructions ChaCha20-Poly1305 is the faster cipher.
+    pub aes_first: bool,
+}
+
+impl Algorithms {
+    /// Chooses by CPU features: aws-lc has VAES code only for AVX-512, ring has it for AVX2.
+    #[must_use]
+    pub fn for_this_cpu() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx512 = std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vl");
+            let vaes = std::arch::is_x86_feature_detected!("vaes")
+                && std::arch::is_x86_feature_detected!("vpclmulqdq")
+                && std::arch::is_x86_feature_detected!("avx2");
+            Self {
+                backend: if vaes && !avx512 {
+                    RecordBackend::Ring
+                } else {
+                    RecordBackend::AwsLc
+                },
+                aes_first: std::arch::is_x86_feature_detected!("aes"),
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        Self {
+            backend: RecordBackend::AwsLc,
+            aes_first: true,
+        }
+    }
+
+    /// The provider: record ciphers of the chosen backend; key exchange, signatures and
+    /// randomness always of AWS-LC, which has the post-quantum hybrid X25519MLKEM768.
+    #[must_use]
+    pub fn provider(self) -> CryptoProvider {
+        let mut provider = aws_lc_rs::default_provider();
+        let (aes128, aes256, chacha): (
+            SupportedCipherSuite,
+            SupportedCipherSuite,
+            SupportedCipherSuite,
+        ) = match self.backend {
+            RecordBackend::AwsLc => (
+                aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+                aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+                aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            ),
+            RecordBackend::Ring => (
+                ring::cipher_suite::TLS13_AES_128_GCM_SHA256,
+                ring::cipher_suite::TLS13_AES_256_GCM_SHA384,
+                ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            ),
+        };
+        provider.cipher_suites = if self.aes_first {
+            vec![aes128, aes256, chacha]
+        } else {
+            vec![chacha, aes128, aes256]
+        };
+        provider
+    }
+}
+
+/// The gateway's TLS configuration: a client certificate is mandatory.
+///
+/// # Errors
+/// When the gateway's own certificate and key cannot be used.
+pub fn gateway_config(
+    algorithms: Algorithms,
+    credentials: Credentials,
+    authorities: &Arc<Authorities>,
+    time: Arc<dyn TimeProvider>,
+) -> Result<Arc<QuicServer>, TlsError> {
+    let provider = Arc::new(algorithms.provider());
+    let mut config = ServerConfig::builder_with_details(provider, time)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Credentials)?
+        .with_client_cert_verifier(Arc::clone(authorities) as _)
+        .with_single_cert(credentials.chain, credentials.key)
+        .map_err(TlsError::Credentials)?;
+    config.alpn_protocols = vec![ALPN_H3.to_vec()];
+    // A client that puts ChaCha20 first has no AES instructions; any other gets our first choice.
+    config.ignore_client_order = false;
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    QuicServer::new(Arc::new(config)).map(Arc::new)
+}
+
+/// The client's TLS configuration: the gateway is verified by name, chain and purpose.
+///
+/// # Errors
+/// When the client's own certificate and key cannot be used.
+pub fn client_config(
+    algorithms: Algorithms,
+    credentials: Credentials,
+    verifier: Arc<GatewayVerifier>,
+    time: Arc<dyn TimeProvider>,
+) -> Result<Arc<QuicClient>, TlsError> {
+    let provider = Arc::new(algorithms.provider());
+    let mut config = ClientConfig::builder_with_details(provider, time)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Credentials)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(credentials.chain, credentials.key)
+        .map_err(TlsError::Credentials)?;
+    config.alpn_protocols = vec![ALPN_H3.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    config.enable_early_data = false;
+    QuicClient::new(Arc::new(config)).map(Arc::new)
+}
+
+/// ALPN protocol id of HTTP/3 (RFC 9114 §3.1).
+pub const ALPN_H3: &[u8] = b"h3";

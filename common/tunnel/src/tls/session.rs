@@ -1,0 +1,285 @@
+//! rustls as the cryptographic session of quinn-proto.
+//!
+//! quinn-proto brings such a binding; this one differs in what it tells: the negotiated cipher
+//! suite and key-exchange group, which an operator wants to see in `status`. QUIC version 1 only.
+
+use std::any::Any;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use quinn_proto::crypto::{self, ExportKeyingMaterialError, KeyPair, Keys, UnsupportedVersion};
+use quinn_proto::transport_parameters::TransportParameters;
+use quinn_proto::{ConnectError, ConnectionId, Side, TransportError, TransportErrorCode};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::quic::{Connection, KeyChange, Secrets, Suite, Version};
+use rustls::{CipherSuite, NamedGroup};
+
+use super::{TlsError, retry};
+
+/// What the handshake negotiated; quinn-proto hands it out as `handshake_data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakeFacts {
+    /// The record cipher.
+    pub cipher: Option<CipherSuite>,
+    /// The key-exchange group.
+    pub group: Option<NamedGroup>,
+}
+
+/// The gateway's side.
+pub struct QuicServer {
+    config: Arc<rustls::ServerConfig>,
+    initial: Suite,
+}
+
+/// The client's side.
+pub struct QuicClient {
+    config: Arc<rustls::ClientConfig>,
+    initial: Suite,
+}
+
+impl QuicServer {
+    pub(super) fn new(config: Arc<rustls::ServerConfig>) -> Result<Self, TlsError> {
+        let initial = initial_suite(config.crypto_provider())?;
+        Ok(Self { config, initial })
+    }
+}
+
+impl QuicClient {
+    pub(super) fn new(config: Arc<rustls::ClientConfig>) -> Result<Self, TlsError> {
+        let initial = initial_suite(config.crypto_provider())?;
+        Ok(Self { config, initial })
+    }
+}
+
+impl crypto::ServerConfig for QuicServer {
+    fn initial_keys(
+        &self,
+        version: u32,
+        dst_cid: &ConnectionId,
+    ) -> Result<Keys, UnsupportedVersion> {
+        if version != QUIC_V1 {
+            return Err(UnsupportedVersion);
+        }
+        Ok(initial_keys(&self.initial, dst_cid, Side::Server))
+    }
+
+    fn retry_tag(&self, _version: u32, original: &ConnectionId, packet: &[u8]) -> [u8; 16] {
+        retry::tag(original, packet)
+    }
+
+    fn start_session(
+        self: Arc<Self>,
+        _version: u32,
+        params: &TransportParameters,
+    ) -> Box<dyn crypto::Session> {
+        let connection = rustls::quic::ServerConnection::new(
+            Arc::clone(&self.config),
+            Version::V1,
+            encoded(params),
+        )
+        .expect("TLS 1.3 is enabled and early data off, the only conditions");
+        Box::new(TlsSession::new(connection.into(), self.initial))
+    }
+}
+
+impl crypto::ClientConfig for QuicClient {
+    fn start_session(
+        self: Arc<Self>,
+        version: u32,
+        server_name: &str,
+        params: &TransportParameters,
+    ) -> Result<Box<dyn crypto::Session>, ConnectError> {
+        if version != QUIC_V1 {
+            return Err(ConnectError::UnsupportedVersion);
+        }
+        let name = ServerName::try_from(server_name)
+            .map_err(|_| ConnectError::InvalidServerName(server_name.into()))?
+            .to_owned();
+        let connection = rustls::quic::ClientConnection::new(
+            Arc::clone(&self.config),
+            Version::V1,
+            name,
+            encoded(params),
+        )
+        .map_err(|_| ConnectError::EndpointStopping)?;
+        Ok(Box::new(TlsSession::new(connection.into(), self.initial)))
+    }
+}
+
+struct TlsSession {
+    connection: Connection,
+    initial: Suite,
+    next: Option<Secrets>,
+    facts_announced: bool,
+}
+
+impl TlsSession {
+    fn new(connection: Connection, initial: Suite) -> Self {
+        Self {
+            connection,
+            initial,
+            next: None,
+            facts_announced: false,
+        }
+    }
+
+    fn side(&self) -> Side {
+        match self.connection {
+            Connection::Client(_) => Side::Client,
+            Connection::Server(_) => Side::Server,
+        }
+    }
+}
+
+impl crypto::Session for TlsSession {
+    fn initial_keys(&self, dst_cid: &ConnectionId, side: Side) -> Keys {
+        initial_keys(&self.initial, dst_cid, side)
+    }
+
+    fn handshake_data(&self) -> Option<Box<dyn Any>> {
+        if !self.facts_announced {
+            return None;
+        }
+        Some(Box::new(HandshakeFacts {
+            cipher: self
+                .connection
+                .negotiated_cipher_suite()
+                .map(|suite| suite.suite()),
+            group: self
+                .connection
+                .negotiated_key_exchange_group()
+                .map(|group| group.name()),
+        }))
+    }
+
+    fn peer_identity(&self) -> Option<Box<dyn Any>> {
+        let chain: Vec<CertificateDer<'static>> = self
+            .connection
+            .peer_certificates()?
+            .iter()
+            .map(|certificate| certificate.clone().into_owned())
+            .collect();
+        Some(Box::new(chain))
+    }
+
+    fn early_crypto(&self) -> Option<(Box<dyn crypto::HeaderKey>, Box<dyn crypto::PacketKey>)> {
+        None
+    }
+
+    fn early_data_accepted(&self) -> Option<bool> {
+        match self.connection {
+            Connection::Client(_) => Some(false),
+            Connection::Server(_) => None,
+        }
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
+        if let Err(error) = self.connection.read_hs(buf) {
+            return Err(match self.connection.alert() {
+                Some(alert) => TransportError {
+                    code: TransportErrorCode::crypto(alert.into()),
+                    frame: None,
+                    reason: error.to_string(),
+                },
+                None => TransportError {
+                    code: TransportErrorCode::PROTOCOL_VIOLATION,
+                    frame: None,
+                    reason: format!("TLS error: {error}"),
+                },
+            });
+        }
+        if !self.facts_announced && !self.connection.is_handshaking() {
+            self.facts_announced = true;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
+        match self.connection.quic_transport_parameters() {
+            None => Ok(None),
+            Some(bytes) => TransportParameters::read(self.side(), &mut Cursor::new(bytes))
+                .map(Some)
+                .map_err(Into::into),
+        }
+    }
+
+    fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
+        let keys = match self.connection.write_hs(buf)? {
+            KeyChange::Handshake { keys } => keys,
+            KeyChange::OneRtt { keys, next } => {
+                self.next = Some(next);
+                keys
+            }
+        };
+        Some(boxed(keys))
+    }
+
+    fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn crypto::PacketKey>>> {
+        let keys = self.next.as_mut()?.next_packet_keys();
+        Some(KeyPair {
+            local: Box::new(keys.local),
+            remote: Box::new(keys.remote),
+        })
+    }
+
+    fn is_valid_retry(&self, original: &ConnectionId, header: &[u8], payload: &[u8]) -> bool {
+        retry::is_valid(original, header, payload)
+    }
+
+    fn export_keying_material(
+        &self,
+        output: &mut [u8],
+        label: &[u8],
+        context: &[u8],
+    ) -> Result<(), ExportKeyingMaterialError> {
+        self.connection
+            .export_keying_material(output, label, Some(context))
+            .map(|_| ())
+            .map_err(|_| ExportKeyingMaterialError)
+    }
+}
+
+/// Initial packets are always protected with AES-128-GCM (RFC 9001 §5.2).
+fn initial_suite(provider: &rustls::crypto::CryptoProvider) -> Result<Suite, TlsError> {
+    provider
+        .cipher_suites
+        .iter()
+        .filter(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
+        .find_map(|suite| suite.tls13().and_then(|tls13| tls13.quic_suite()))
+        .ok_or(TlsError::NoInitialSuite)
+}
+
+fn initial_keys(suite: &Suite, dst_cid: &ConnectionId, side: Side) -> Keys {
+    let side = match side {
+        Side::Client => rustls::Side::Client,
+        Side::Server => rustls::Side::Server,
+    };
+    boxed(suite.keys(dst_cid, side, Version::V1))
+}
+
+fn boxed(keys: rustls::quic::Keys) -> Keys {
+    Keys {
+        header: KeyPair {
+            local: Box::new(keys.local.header),
+            remote: Box::new(keys.remote.header),
+        },
+        packet: KeyPair {
+            local: Box::new(keys.local.packet),
+            remote: Box::new(keys.remote.packet),
+        },
+    }
+}
+
+fn encoded(params: &TransportParameters) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    params.write(&mut bytes);
+    bytes
+}
+
+/// RFC 9000 §15.
+const QUIC_V1: u32 = 1;

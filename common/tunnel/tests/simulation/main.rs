@@ -1,0 +1,45 @@
+//! The tunnel, both ends, on a virtual clock over bad paths.
+//!
+//! Every test is a promise about the whole: handshake, addresses, packets in both directions,
+//! loss, restarts, moves. No test sleeps; thousands of seeded lives pass in seconds.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod lives;
+mod link;
+mod mtu;
+mod packets;
+mod pki;
+mod sessions;
+mod world;
+
+/// A small company: staff reach the office, two of them each other.
+pub const POLICY: &str = r#"
+[pool]
+v4 = "10.99.0.0/24"
+v6 = "fd00:ad17::/64"
+
+[groups]
+staff = ["alice@example.com", "bob@example.com", "carol@example.com"]
+friends = ["alice@example.com", "bob@example.com"]
+
+[[allow]]
+who = ["group:staff"]
+to = ["10.0.0.0/16", "fd00:1::/64"]
+
+[[allow]]
+who = ["group:friends"]
+to = ["10.99.0.0/24", "fd00:ad17::/64"]
+
+[[principal]]
+name = "branch1.example.com"
+addresses = ["10.99.0.200"]
+
+[[site]]
+principal = "branch1.example.com"
+networks = ["10.20.0.0/16"]
+
+[[allow]]
+who = ["branch1.example.com"]
+to = ["10.0.0.0/16"]
+"#;

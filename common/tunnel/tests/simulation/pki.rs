@@ -1,0 +1,107 @@
+//! A throw-away authority. Ed25519, so that handshakes have the same size in every run.
+
+use std::sync::OnceLock;
+
+use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
+use adit_tunnel::tls::Credentials;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::{Duration, OffsetDateTime};
+
+use super::world::START;
+
+/// An authority, shared by all worlds of the process.
+#[derive(Clone, Copy)]
+pub struct Pki {
+    issuer: &'static CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    /// The company's authority.
+    pub fn shared() -> Self {
+        static ISSUER: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
+        Self {
+            issuer: ISSUER.get_or_init(|| authority("Example")),
+        }
+    }
+
+    /// Another company's authority.
+    pub fn stranger() -> Self {
+        static ISSUER: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
+        Self {
+            issuer: ISSUER.get_or_init(|| authority("Stranger")),
+        }
+    }
+
+    pub fn anchor(self) -> CertificateDer<'static> {
+        self.issuer.der().clone()
+    }
+
+    pub fn rule(self) -> AuthorityRule {
+        AuthorityRule {
+            name: "example".to_owned(),
+            principal: vec![PrincipalSource::Email, PrincipalSource::Dns],
+            groups: GroupSource::Ou,
+        }
+    }
+
+    pub fn gateway(self) -> Credentials {
+        self.leaf(
+            "vpn.example.com",
+            ExtendedKeyUsagePurpose::ServerAuth,
+            -1,
+            365,
+        )
+    }
+
+    pub fn client(self, principal: &str) -> Credentials {
+        self.client_valid(principal, -1, 365)
+    }
+
+    /// A client certificate valid between these days, counted from the start of the world.
+    pub fn client_valid(self, principal: &str, from: i64, to: i64) -> Credentials {
+        self.leaf(principal, ExtendedKeyUsagePurpose::ClientAuth, from, to)
+    }
+
+    fn leaf(
+        self,
+        name: &str,
+        purpose: ExtendedKeyUsagePurpose,
+        from: i64,
+        to: i64,
+    ) -> Credentials {
+        let mut params = params(name, from, to);
+        params.subject_alt_names = vec![if name.contains('@') {
+            SanType::Rfc822Name(name.try_into().unwrap())
+        } else {
+            SanType::DnsName(name.try_into().unwrap())
+        }];
+        params.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let certificate = params.signed_by(&key, self.issuer).unwrap();
+        Credentials {
+            chain: vec![certificate.der().clone()],
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        }
+    }
+}
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = params(name, -1, 3650);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    CertifiedIssuer::self_signed(params, key).unwrap()
+}
+
+fn params(name: &str, from: i64, to: i64) -> CertificateParams {
+    let start = OffsetDateTime::from_unix_timestamp(START).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = start + Duration::days(from);
+    params.not_after = start + Duration::days(to);
+    params
+}

@@ -1,0 +1,379 @@
+//! A gateway and its clients on a virtual clock, joined by bad paths.
+//!
+//! ```text
+//!   client 0  198.51.100.1 ──┐
+//!   client 1  198.51.100.2 ──┼── path (per client, both directions) ── gateway 203.0.113.1:443
+//!   …                        ┘                                         inside: 10.0.0.0/16, fd00:1::/64
+//! ```
+//!
+//! Nothing sleeps: time jumps to the next delivery or deadline.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_core::admission::Admission;
+use adit_core::policy::Policy;
+use adit_tunnel::tls::{self, Algorithms, Authorities, Authority, Credentials, GatewayVerifier};
+use adit_tunnel::{
+    Client, ClientConfig, ClientEvent, EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent,
+    HEADROOM, InsideAddresses, Limits, SecondConnection,
+};
+use bytes::BytesMut;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
+
+use super::link::{Conditions, Path};
+use super::pki::Pki;
+
+/// 2026-01-01T00:00:00Z, where every simulated calendar starts.
+pub const START: i64 = 1_767_225_600;
+
+pub struct World {
+    pub now: Instant,
+    pub epoch: Epoch,
+    pub gateway: Option<Gateway>,
+    pub gateway_events: Vec<GatewayEvent>,
+    /// Packets that left the gateway towards the office.
+    pub office: Vec<Vec<u8>>,
+    pub clients: Vec<Host>,
+    policy: Arc<Policy>,
+    pki: Pki,
+    second_connection: SecondConnection,
+    deliveries: BinaryHeap<Reverse<Delivery>>,
+    sequence: u64,
+    incarnation: u8,
+}
+
+/// A client machine.
+pub struct Host {
+    pub engine: Client,
+    pub address: SocketAddr,
+    pub path: Path,
+    pub events: Vec<ClientEvent>,
+    /// Packets that came out of the tunnel.
+    pub received: Vec<Vec<u8>>,
+    /// Whether the network carries anything at all.
+    pub online: bool,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Delivery {
+    at: Instant,
+    sequence: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// The calendar of certificates, fixed: simulated sessions are short.
+#[derive(Debug)]
+struct Calendar;
+
+impl TimeProvider for Calendar {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(START as u64)))
+    }
+}
+
+impl World {
+    pub fn new(policy: &str) -> Self {
+        Self::with(policy, SecondConnection::Replace)
+    }
+
+    pub fn with(policy: &str, second_connection: SecondConnection) -> Self {
+        let now = Instant::now();
+        let mut world = Self {
+            now,
+            epoch: Epoch::new(now, START),
+            gateway: None,
+            gateway_events: Vec::new(),
+            office: Vec::new(),
+            clients: Vec::new(),
+            policy: Arc::new(Policy::parse(policy, "policy.toml").unwrap()),
+            pki: Pki::shared(),
+            second_connection,
+            deliveries: BinaryHeap::new(),
+            sequence: 0,
+            incarnation: 0,
+        };
+        world.start_gateway(Vec::new());
+        world
+    }
+
+    fn start_gateway(&mut self, leases: Vec<adit_core::table::leases::LeaseEntry>) {
+        self.incarnation += 1;
+        let algorithms = Algorithms::for_this_cpu();
+        let provider = Arc::new(algorithms.provider());
+        let authority =
+            Authority::new(self.pki.rule(), vec![self.pki.anchor()], &provider).unwrap();
+        let authorities = Arc::new(Authorities::new(vec![authority]));
+        let tls = tls::gateway_config(
+            algorithms,
+            self.pki.gateway(),
+            &authorities,
+            Arc::new(Calendar),
+        )
+        .unwrap();
+        let inside: [IpAddr; 2] = [
+            "10.99.0.1".parse().unwrap(),
+            "fd00:ad17::1".parse().unwrap(),
+        ];
+        let mut admission = Admission::new(Arc::clone(&self.policy), &inside);
+        admission.restore(leases);
+        self.gateway = Some(Gateway::new(GatewayConfig {
+            keys: keys(0, self.incarnation),
+            limits: limits(None),
+            tls,
+            authorities,
+            admission,
+            inside: InsideAddresses {
+                v4: Some("10.99.0.1".parse().unwrap()),
+                v6: Some("fd00:ad17::1".parse().unwrap()),
+            },
+            tunnel_mtu: 1400,
+            second_connection: self.second_connection,
+            epoch: self.epoch,
+        }));
+    }
+
+    /// Adds a client with a certificate for `principal`; it starts to dial.
+    pub fn add_client(&mut self, principal: &str, conditions: Conditions, seed: u64) -> usize {
+        let credentials = self.pki.client(principal);
+        self.add_client_with(credentials, conditions, seed)
+    }
+
+    pub fn add_client_with(
+        &mut self,
+        credentials: Credentials,
+        conditions: Conditions,
+        seed: u64,
+    ) -> usize {
+        let index = self.clients.len();
+        let algorithms = Algorithms::for_this_cpu();
+        let provider = Arc::new(algorithms.provider());
+        let verifier = GatewayVerifier::new(vec![self.pki.anchor()], &provider).unwrap();
+        let tls =
+            tls::client_config(algorithms, credentials, verifier, Arc::new(Calendar)).unwrap();
+        let engine = Client::new(
+            self.now,
+            ClientConfig {
+                keys: keys(1 + index as u8, seed as u8),
+                limits: limits(Some(Duration::from_secs(10))),
+                tls,
+                server_name: "vpn.example.com".to_owned(),
+                authority: "vpn.example.com".to_owned(),
+                tunnel_mtu: 1400,
+            },
+        );
+        self.clients.push(Host {
+            engine,
+            address: SocketAddr::from(([198, 51, 100, 1 + index as u8], 40_000)),
+            path: Path::new(conditions, seed),
+            events: Vec::new(),
+            received: Vec::new(),
+            online: true,
+        });
+        index
+    }
+
+    /// kill -9 and a new start: the lease table survives, nothing else does.
+    pub fn restart_gateway(&mut self) {
+        let leases = self.gateway.take().unwrap().leases();
+        self.start_gateway(leases);
+    }
+
+    /// The client appears behind another outer address, as after a NAT rebinding.
+    pub fn move_client(&mut self, client: usize, address: SocketAddr) {
+        self.clients[client].address = address;
+    }
+
+    pub fn gateway(&mut self) -> &mut Gateway {
+        self.gateway.as_mut().unwrap()
+    }
+
+    /// A packet from a client's applications.
+    pub fn send_from_client(&mut self, client: usize, packet: &[u8]) {
+        let now = self.now;
+        self.clients[client]
+            .engine
+            .handle_inside(now, with_headroom(packet));
+    }
+
+    /// A packet from the office.
+    pub fn send_from_office(&mut self, packet: &[u8]) {
+        let now = self.now;
+        self.gateway().handle_inside(now, with_headroom(packet));
+    }
+
+    /// Runs until `done` or until `limit` has passed; says which.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + limit;
+        loop {
+            self.settle();
+            if done(self) {
+                return true;
+            }
+            match self.next_instant() {
+                Some(next) if next <= end => self.now = next.max(self.now),
+                _ => {
+                    self.now = end;
+                    self.settle();
+                    return done(self);
+                }
+            }
+        }
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    fn next_instant(&self) -> Option<Instant> {
+        let delivery = self.deliveries.peek().map(|Reverse(next)| next.at);
+        let gateway = self.gateway.as_ref().and_then(Gateway::poll_timeout);
+        let clients = self
+            .clients
+            .iter()
+            .filter_map(|host| host.engine.poll_timeout());
+        delivery.into_iter().chain(gateway).chain(clients).min()
+    }
+
+    /// Everything that is due at this instant.
+    fn settle(&mut self) {
+        let now = self.now;
+        while let Some(Reverse(next)) = self.deliveries.peek() {
+            if next.at > now {
+                break;
+            }
+            let Reverse(Delivery {
+                from, to, bytes, ..
+            }) = self.deliveries.pop().unwrap();
+            let data = BytesMut::from(bytes.as_slice());
+            if to == GATEWAY.parse().unwrap() {
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.handle_udp(now, from, None, None, data);
+                }
+            } else if let Some(host) = self.clients.iter_mut().find(|host| host.address == to) {
+                host.engine.handle_udp(now, from, None, None, data);
+            }
+        }
+        let mut buf = Vec::new();
+        let mut out = Vec::new();
+        if let Some(gateway) = &mut self.gateway {
+            gateway.handle_timeout(now);
+            while let Some(transmit) = gateway.poll_transmit(now, &mut buf) {
+                let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
+                for datagram in buf[..transmit.size].chunks(segment) {
+                    out.push((
+                        GATEWAY.parse().unwrap(),
+                        transmit.destination,
+                        datagram.to_vec(),
+                    ));
+                }
+            }
+            while let Some(packet) = gateway.poll_inside() {
+                self.office.push(packet.to_vec());
+            }
+            while let Some(event) = gateway.poll_event() {
+                self.gateway_events.push(event);
+            }
+        }
+        for host in &mut self.clients {
+            host.engine.handle_timeout(now);
+            let mut dial = false;
+            while let Some(event) = host.engine.poll_event() {
+                dial |= matches!(event, ClientEvent::NeedAddresses);
+                host.events.push(event);
+            }
+            if dial {
+                host.engine
+                    .set_gateways(now, vec![GATEWAY.parse().unwrap()]);
+                while let Some(event) = host.engine.poll_event() {
+                    host.events.push(event);
+                }
+            }
+            while let Some(transmit) = host.engine.poll_transmit(now, &mut buf) {
+                let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
+                for datagram in buf[..transmit.size].chunks(segment) {
+                    out.push((host.address, transmit.destination, datagram.to_vec()));
+                }
+            }
+            while let Some(packet) = host.engine.poll_inside() {
+                host.received.push(packet.to_vec());
+            }
+        }
+        for (from, to, bytes) in out {
+            let host = self
+                .clients
+                .iter_mut()
+                .find(|host| host.address == from || host.address == to);
+            let Some(host) = host.filter(|host| host.online) else {
+                continue;
+            };
+            for delay in host.path.carry(bytes.len()) {
+                self.sequence += 1;
+                self.deliveries.push(Reverse(Delivery {
+                    at: now + delay,
+                    sequence: self.sequence,
+                    from,
+                    to,
+                    bytes: bytes.clone(),
+                }));
+            }
+        }
+    }
+}
+
+impl Host {
+    /// The addresses assigned last.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.engine
+            .assignment()
+            .map(|assignment| assignment.addresses.iter().map(|net| net.addr()).collect())
+            .unwrap_or_default()
+    }
+
+    pub fn v4(&self) -> Option<IpAddr> {
+        self.addresses().into_iter().find(IpAddr::is_ipv4)
+    }
+
+    pub fn v6(&self) -> Option<IpAddr> {
+        self.addresses().into_iter().find(IpAddr::is_ipv6)
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.v4().is_some()
+    }
+}
+
+fn with_headroom(packet: &[u8]) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(HEADROOM + packet.len());
+    buffer.resize(HEADROOM, 0);
+    buffer.extend_from_slice(packet);
+    buffer
+}
+
+fn keys(host: u8, incarnation: u8) -> EngineKeys {
+    let mut seed = [0; 32];
+    seed[0] = host;
+    seed[1] = incarnation;
+    EngineKeys {
+        engine: 0,
+        cid_key: [host; 32],
+        reset_key: [host; 32],
+        seed,
+    }
+}
+
+fn limits(keep_alive: Option<Duration>) -> Limits {
+    Limits {
+        max_udp_payload: 1472,
+        idle_timeout: Duration::from_secs(30),
+        keep_alive,
+    }
+}
+
+pub const GATEWAY: &str = "203.0.113.1:443";

@@ -1,0 +1,449 @@
+#!/usr/bin/env python3
+"""Writes the seeds in corpus/: small inputs per target, valid ones and hostile ones.
+
+Only the standard library, and the same bytes at every run. A finding of the fuzzer is not added
+here but put beside these files under a name that says what it broke.
+"""
+
+import ipaddress
+import pathlib
+
+
+def varint(value):
+    """RFC 9000, section 16."""
+    for bits, mark in ((6, 0), (14, 1), (30, 2), (62, 3)):
+        if value < 1 << bits:
+            return (mark << bits | value).to_bytes((bits + 2) // 8, "big")
+    raise ValueError(value)
+
+
+def frame(kind, payload=b""):
+    return varint(kind) + varint(len(payload)) + payload
+
+
+def address(text):
+    return ipaddress.ip_address(text).packed
+
+
+# --- capsules, RFC 9297 section 3.2 and RFC 9484 section 4.7 ---
+
+ASSIGN, REQUEST, ROUTES = 1, 2, 3
+
+
+def entry(request, prefix):
+    at, length = prefix.split("/")
+    packed = address(at)
+    return varint(request) + bytes([4 if len(packed) == 4 else 6]) + packed + bytes([int(length)])
+
+
+def route(start, end, protocol=0):
+    packed = address(start)
+    return bytes([4 if len(packed) == 4 else 6]) + packed + address(end) + bytes([protocol])
+
+
+both = entry(0, "10.99.0.7/32") + entry(0, "fd00:ad17::7/128")
+v4_route, v6_route = route("10.0.0.0", "10.0.255.255"), route("fd00:1::", "fd00:1::ffff")
+capsule = {
+    "assign": frame(ASSIGN, both),
+    "assign-nothing": frame(ASSIGN),
+    "assign-site": frame(ASSIGN, entry(1, "10.20.0.0/16")),
+    "assign-host-bits": frame(ASSIGN, entry(1, "10.20.0.1/16")),
+    "assign-prefix-too-long": frame(ASSIGN, entry(1, "10.20.0.1/33")),
+    "assign-version-5": frame(ASSIGN, b"\0\5\n\0\0\1\x20"),
+    "assign-cut-entry": frame(ASSIGN, both[:-1]),
+    "assign-many": frame(ASSIGN, both * 40),
+    "request": frame(REQUEST, entry(1, "0.0.0.0/32") + entry(2, "::/128")),
+    "request-nothing": frame(REQUEST),
+    "request-id-zero": frame(REQUEST, entry(0, "0.0.0.0/32")),
+    "request-id-largest": frame(REQUEST, entry((1 << 62) - 1, "::/0")),
+    "request-id-repeated": frame(REQUEST, entry(7, "0.0.0.0/32") * 2),
+    "routes": frame(ROUTES, v4_route + v6_route),
+    "routes-nothing": frame(ROUTES),
+    "routes-everything": frame(ROUTES, route("0.0.0.0", "255.255.255.255") + route("::", "f" * 4 + ":ffff" * 7)),
+    "routes-protocols": frame(ROUTES, v4_route + route("10.1.0.0", "10.1.0.0", 6) + route("10.1.0.0", "10.1.0.0", 17)),
+    "routes-protocol-overlaps-any": frame(ROUTES, v4_route + route("10.0.0.0", "10.0.0.0", 6)),
+    "routes-reversed": frame(ROUTES, v6_route + v4_route),
+    "routes-overlap": frame(ROUTES, v4_route + route("10.0.255.255", "10.1.0.0")),
+    "routes-start-after-end": frame(ROUTES, route("10.0.0.2", "10.0.0.1")),
+    "routes-cut": frame(ROUTES, v4_route[:-1]),
+    "datagram": frame(0, b"\0payload"),
+    "unknown-skipped": frame(0x29 * 41 + 0x17, b"grease") + frame(ASSIGN, both),
+    "unknown-endless": varint(0x1234) + varint((1 << 62) - 1) + b"only this",
+    "known-endless": varint(ASSIGN) + varint((1 << 62) - 1) + b"\0",
+    "known-over-the-cap": varint(ROUTES) + varint(70_000),
+    "several": frame(ASSIGN, both) + frame(ROUTES, v4_route) + frame(ASSIGN),
+    "long-varints": b"\xc0\0\0\0\0\0\0\1\x80\0\0\0",
+    "cut-in-type": b"\x80\0",
+    "empty": b"",
+}
+
+# --- HTTP/3 frames, RFC 9114 section 7; the first byte of the target picks the kind of stream ---
+
+CONTROL, AT_GATEWAY, AT_CLIENT = b"\0", b"\1", b"\2"
+settings = frame(4, b"\x08\x01\x33\x01\x01\x00\x07\x00")
+headers = frame(1, b"\0\0\xd1")
+h3_frame = {
+    "control": CONTROL + settings + frame(7, b"\0") + frame(0x21, b"grease"),
+    "control-without-settings": CONTROL + frame(7, b"\0"),
+    "control-settings-twice": CONTROL + settings * 2,
+    "control-settings-http2": CONTROL + frame(4, b"\x02\x00"),
+    "control-settings-duplicate": CONTROL + frame(4, b"\x08\x01\x08\x01"),
+    "control-settings-bad-value": CONTROL + frame(4, b"\x33\x02"),
+    "control-settings-cut": CONTROL + frame(4, b"\x08"),
+    "control-settings-large": CONTROL + varint(4) + varint(1 << 40),
+    "control-data": CONTROL + settings + frame(0, b"data"),
+    "control-goaway-trailing": CONTROL + settings + frame(7, b"\0\0"),
+    "control-goaway-empty": CONTROL + settings + frame(7),
+    "request": AT_GATEWAY + headers + frame(0, b"capsules") + frame(0) + frame(0, b"more"),
+    "request-data-first": AT_GATEWAY + frame(0, b"data"),
+    "request-push": AT_GATEWAY + headers + frame(5, b"\0\0\0"),
+    "request-settings": AT_GATEWAY + settings,
+    "request-http2-priority": AT_GATEWAY + frame(2, b"\0" * 5),
+    "request-headers-large": AT_GATEWAY + varint(1) + varint((1 << 62) - 1),
+    "request-data-endless": AT_GATEWAY + headers + varint(0) + varint((1 << 62) - 1) + b"x",
+    "request-cut": AT_GATEWAY + headers[:-1],
+    "response": AT_CLIENT + headers + frame(0x40, b"skipped") + frame(0, b"capsules"),
+    "response-push": AT_CLIENT + headers + frame(5, b"\0\0\0"),
+    "response-trailers": AT_CLIENT + headers + frame(0, b"data") + headers,
+}
+
+# --- QPACK field sections, RFC 9204 section 4.5 ---
+
+
+def literal(name, value):
+    """Section 4.5.6, names of up to six bytes and values of up to 126."""
+    return bytes([0x20 | len(name)]) + name + bytes([len(value)]) + value
+
+
+def named(index, value):
+    """Section 4.5.4 with the static table, the index below fifteen."""
+    return bytes([0x50 | index, len(value)]) + value
+
+
+# :method CONNECT, :scheme https, :authority, :path; the protocol and capsule-protocol as literals.
+connect = b"\xcf\xd7" + named(0, b"vpn.example.com") + named(1, b"/.well-known/masque/ip/*/*/")
+protocol = b"\x27\x02:protocol\x0aconnect-ip"
+capsules = b"\x27\x09capsule-protocol\x02?1"
+qpack = {
+    "connect-ip": b"\0\0" + connect + protocol + capsules,
+    "status-200": b"\0\0\xd9" + capsules,
+    "status-403": b"\0\0\xff\x05",
+    "huffman-value": b"\0\0\x50\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff",
+    "huffman-bad-padding": b"\0\0\x50\x81\x18",
+    "huffman-padding-too-long": b"\0\0\x50\x83\x1c\xff\xff",
+    "huffman-end-of-string": b"\0\0\x50\x84\xff\xff\xff\xff",
+    "huffman-empty": b"\0\0\x50\x80",
+    "dynamic-required": b"\2\0\x80",
+    "dynamic-indexed": b"\0\0\x80",
+    "dynamic-post-base": b"\0\0\x10",
+    "dynamic-name": b"\0\0\x40\x01a",
+    "dynamic-post-base-name": b"\0\0\x00\x01a",
+    "static-beyond-the-table": b"\0\0\xff\x24",
+    "integer-overflow": b"\0\0\xff" + b"\xff" * 10 + b"\x7f",
+    "integer-cut": b"\0\0\xff\x80",
+    "length-beyond-the-section": b"\0\0\x51\x7f\xff\xff\xff\xff\x0f",
+    "name-in-capitals": b"\0\0" + literal(b"Upper", b"case"),
+    "name-empty": b"\0\0" + literal(b"", b"value"),
+    "value-with-newline": b"\0\0" + literal(b"name", b"a\r\nb"),
+    "pseudo-after-regular": b"\0\0" + literal(b"name", b"value") + connect,
+    "pseudo-twice": b"\0\0" + connect * 2,
+    "pseudo-unknown": b"\0\0" + literal(b":bad", b"1"),
+    "many-fields": b"\0\0" + b"\xd1" * 300,
+    "no-prefix": b"\0",
+}
+
+# --- control sessions: steps of an operation, a stream, a length and bytes ---
+
+BYTES, END, RESET, STOPPED, PASS, ADMIT, REFUSE, SHUTDOWN = range(8)
+
+
+def step(operation, stream=0, data=b"", length=None):
+    pieces = [data[at : at + 255] for at in range(0, len(data), 255)] or [b""]
+    head = b"".join(bytes([BYTES, stream, len(piece)]) + piece for piece in pieces[:-1])
+    last = pieces[-1]
+    return head + bytes([operation, stream, len(last) if length is None else length]) + last
+
+
+def asked(path=b"/.well-known/masque/ip/*/*/", form=b"connect-ip"):
+    fields = b"\0\0\xcf\xd7" + named(0, b"vpn.example.com") + named(1, path)
+    return frame(1, fields + b"\x27\x02:protocol" + bytes([len(form)]) + form + capsules)
+
+
+# What a client sends arrives on streams 0 and 2, what a gateway sends on 0 and 3.
+from_client = step(BYTES, 2, b"\0" + settings)
+from_gateway = step(BYTES, 3, b"\0" + settings)
+request = frame(0, capsule["request"])
+lists = frame(0, capsule["assign"] + capsule["routes"])
+session = {
+    "gateway-admits": from_client + step(BYTES, 0, asked() + request) + step(ADMIT) + step(END, 0, request),
+    "gateway-refuses-twice": from_client + step(BYTES, 0, asked()) + step(REFUSE) + step(BYTES, 4, asked()) + step(REFUSE),
+    "gateway-second-request": from_client + step(BYTES, 0, asked()) + step(ADMIT) + step(BYTES, 4, asked()),
+    "gateway-wrong-path": step(BYTES, 0, asked(b"/other")),
+    "gateway-scope": step(BYTES, 0, asked(b"/.well-known/masque/ip/10.0.0.0%2F8/6/")) + step(ADMIT),
+    "gateway-bad-scope": step(BYTES, 0, asked(b"/.well-known/masque/ip/10.0.0.1%2F8/256/")),
+    "gateway-websocket": step(BYTES, 0, asked(form=b"websocket")),
+    "gateway-get": step(END, 0, frame(1, b"\0\0\xd1\xd7\xc1" + named(0, b"vpn"))),
+    "gateway-malformed-capsule": step(BYTES, 0, asked()) + step(ADMIT) + step(BYTES, 0, frame(0, capsule["request-nothing"])),
+    "gateway-fin-inside-capsule": step(BYTES, 0, asked()) + step(ADMIT) + step(END, 0, frame(0, b"\1")),
+    "gateway-many-requests": step(BYTES, 0, asked()) + step(ADMIT) + step(BYTES, 0, request) * 20,
+    "gateway-nobody-asks": from_client + step(PASS, length=60),
+    "gateway-shuts-down": from_client + step(SHUTDOWN) + step(BYTES, 0, asked()),
+    "gateway-control-stream-ends": from_client + step(END, 2),
+    "gateway-control-stream-twice": from_client + step(BYTES, 6, b"\0"),
+    "gateway-push-stream": step(BYTES, 2, b"\1"),
+    "gateway-encoder-inserts": step(BYTES, 2, b"\2\xc0\1a"),
+    "gateway-decoder-acknowledges": step(BYTES, 2, b"\3\x80"),
+    "gateway-is-stopped": from_client + step(STOPPED, 3, length=1),
+    "gateway-request-reset": step(BYTES, 0, asked()) + step(ADMIT) + step(RESET, 0, length=12),
+    "gateway-bidirectional": step(BYTES, 1, b"\0"),
+    "client-established": from_gateway + step(BYTES, 0, frame(1, qpack["status-200"]) + lists) + step(END),
+    "client-refused": from_gateway + step(END, 0, frame(1, qpack["status-403"]) + frame(0, b'{"type":"urn:adit:refusal:no-access"}')),
+    "client-answered-early": step(BYTES, 0, frame(1, qpack["status-200"])),
+    "client-no-datagrams": step(BYTES, 3, b"\0" + frame(4, b"\x08\1")),
+    "client-status-204": from_gateway + step(BYTES, 0, frame(1, b"\0\0\xff\1")),
+    "client-headers-in-tunnel": from_gateway + step(BYTES, 0, frame(1, qpack["status-200"]) * 2),
+    "client-asked-for-addresses": from_gateway + step(BYTES, 0, frame(1, qpack["status-200"]) + request),
+    "client-goaway": from_gateway + step(BYTES, 3, frame(7, b"\0")),
+    "client-goaway-grows": from_gateway + step(BYTES, 3, frame(7, b"\0") + frame(7, b"\4")),
+    "client-no-answer": from_gateway + step(PASS, length=60),
+    "client-finishes": from_gateway + step(SHUTDOWN) + step(BYTES, 0, frame(1, qpack["status-200"])),
+}
+
+# --- HTTP datagrams, RFC 9297 section 2.1 and RFC 9484 section 6 ---
+
+http_datagram = {
+    "first-stream": b"\0\0packet",
+    "third-stream": varint(2) + varint(0),
+    "unknown-context": b"\0" + varint(70_000) + b"packet",
+    "long-varints": b"\x80\0\0\0\xc0\0\0\0\0\0\0\0packet",
+    "largest-stream": varint((1 << 60) - 1) + b"\0",
+    "beyond-the-largest-stream": varint(1 << 60) + b"\0",
+    "no-context": b"\0",
+    "cut": b"\x40",
+}
+
+# --- inside packets, RFC 791 and RFC 8200 ---
+
+TCP, UDP = 6, 17
+udp = b"\x30\x39\0\x35\0\x0c\0\0data"
+ports = b"\xc0\1\1\xbb\1\2\3\4\0\0\0\0"
+mss = b"\2\4\5\xb4\4\2\1\3\3\7\0\0"
+
+
+def syn(options=mss, flags=2):
+    return ports + bytes([(20 + len(options)) * 4, flags]) + b"\xff\xff\0\0\0\0" + options
+
+
+def v4(protocol, payload, options=b"", fragment=0, ttl=64, source="10.99.0.7"):
+    header = bytes([0x45 + len(options) // 4, 0]) + (20 + len(options) + len(payload)).to_bytes(2, "big")
+    header += b"\x12\x34" + fragment.to_bytes(2, "big") + bytes([ttl, protocol, 0, 0])
+    return header + address(source) + address("10.0.0.1") + options + payload
+
+
+def v6(following, payload, hops=64, source="fd00::7"):
+    header = b"\x60\0\0\0" + len(payload).to_bytes(2, "big") + bytes([following, hops])
+    return header + address(source) + address("fd00:1::1") + payload
+
+
+def skip(following, length=8):
+    return bytes([following, length // 8 - 1]) + b"\0" * (length - 2)
+
+
+ip_packet = {
+    "v4-udp": v4(UDP, udp),
+    "v4-syn": v4(TCP, syn()),
+    "v4-syn-odd-mss": v4(TCP, syn(b"\1\2\4\5\xb4\0\0\0")),
+    "v4-syn-two-mss": v4(TCP, syn(b"\2\4\5\xb4\2\4\xff\xff")),
+    "v4-syn-option-of-no-length": v4(TCP, syn(b"\2\0\5\xb4")),
+    "v4-syn-offset-beyond": v4(TCP, ports + b"\xf2\2\xff\xff\0\0\0\0"),
+    "v4-syn-cut": v4(TCP, ports + b"\x50\2"),
+    "v4-ack": v4(TCP, syn(flags=16)),
+    "v4-icmp-echo": v4(1, b"\x08\0\0\0\0\1\0\1"),
+    "v4-icmp-error": v4(1, b"\3\4\0\0\0\0\5\x84" + v4(UDP, udp)),
+    "v4-first-fragment": v4(UDP, udp, fragment=0x2000),
+    "v4-later-fragment": v4(UDP, udp, fragment=0x0001),
+    "v4-dont-fragment": v4(UDP, udp, fragment=0x4000),
+    "v4-router-alert": v4(UDP, udp, options=b"\x94\4\0\0"),
+    "v4-source-route": v4(UDP, udp, options=b"\x83\7\4\n\0\0\x09\0"),
+    "v4-option-beyond": v4(UDP, udp, options=b"\7\x28\4\0"),
+    "v4-hop-limit-zero": v4(UDP, udp, ttl=0),
+    "v4-from-multicast": v4(UDP, udp, source="224.0.0.251"),
+    "v4-header-only": v4(59, b""),
+    "v4-header-length-4": b"\x44" + v4(UDP, udp)[1:],
+    "v4-longer-than-it-says": v4(UDP, udp) + b"\0",
+    "v6-udp": v6(UDP, udp),
+    "v6-syn": v6(TCP, syn()),
+    "v6-echo": v6(58, b"\x80\0\0\0\0\1\0\1"),
+    "v6-too-big": v6(58, b"\2\0\0\0\0\0\5\0" + v6(UDP, udp)),
+    "v6-all-headers": v6(0, skip(60) + skip(43) + skip(44, 24) + b"\x33\0\0\1\0\0\0\7" + b"\6\1" + b"\0" * 10 + syn()),
+    "v6-later-fragment": v6(44, b"\x3c\0\0\x08\0\0\0\7\1\2\3"),
+    "v6-atomic-fragment": v6(44, b"\x11\0\0\0\0\0\0\7" + udp),
+    "v6-fragment-twice": v6(44, b"\x2c\0\0\1\0\0\0\7\x11\0\0\1\0\0\0\7" + udp),
+    "v6-hop-by-hop-twice": v6(0, skip(0) + skip(UDP) + udp),
+    "v6-routing-0": v6(43, b"\x11\2\0\1\0\0\0\0" + address("fd00:2::1") + udp),
+    "v6-endless-headers": v6(60, skip(60) * 30),
+    "v6-header-beyond": v6(60, b"\x11\xff\0\0\0\0\0\0"),
+    "v6-nothing-follows": v6(59, b""),
+    "v6-jumbogram": v6(0, b"\x3b\0\xc2\4\0\1\0\0")[:4] + b"\0\0" + v6(0, b"\x3b\0\xc2\4\0\1\0\0")[6:],
+    "v6-from-loopback": v6(UDP, udp, source="::1"),
+    "version-5": b"\x55" + v4(UDP, udp)[1:],
+}
+
+# --- client certificates, RFC 5280; nobody checks their signatures here ---
+
+
+def der(tag, *contents):
+    body = b"".join(contents)
+    if len(body) < 0x80:
+        return bytes([tag, len(body)]) + body
+    length = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + body
+
+
+def oid(*arcs):
+    body = bytes([arcs[0] * 40 + arcs[1]])
+    for arc in arcs[2:]:
+        groups = [arc & 0x7F]
+        while arc := arc >> 7:
+            groups.append(0x80 | arc & 0x7F)
+        body += bytes(reversed(groups))
+    return der(0x06, body)
+
+
+def name(*attributes):
+    """Pairs of the last arc of 2.5.4 (3 is CN, 11 is OU) and a string."""
+    return der(0x30, *(der(0x31, der(0x30, oid(2, 5, 4, arc), text)) for arc, text in attributes))
+
+
+def utf8(text):
+    return der(0x0C, text.encode())
+
+
+def extension(arc, value, critical=False):
+    flag = der(0x01, b"\xff") if critical else b""
+    return der(0x30, oid(2, 5, 29, arc), flag, der(0x04, value))
+
+
+def san(*names):
+    """Pairs of a tag (1 email, 2 DNS, 6 URI, 7 address) and its content."""
+    return extension(17, der(0x30, *(der(0x80 | tag, content) for tag, content in names)))
+
+
+def purposes(*last_arcs):
+    return extension(37, der(0x30, *(oid(1, 3, 6, 1, 5, 5, 7, 3, arc) for arc in last_arcs)))
+
+
+ECDSA = der(0x30, oid(1, 2, 840, 10045, 4, 3, 2))
+KEY = der(0x30, der(0x30, oid(1, 2, 840, 10045, 2, 1), oid(1, 2, 840, 10045, 3, 1, 7)), der(0x03, b"\0\4" + b"\x11" * 64))
+ALICE = name((11, utf8("eng")), (11, utf8("ops")), (3, utf8("Alice")))
+EMAIL = (1, b"alice@example.com")
+
+
+def leaf(*extensions, subject=ALICE, serial=b"\x12\x34", not_after=b"271231235959Z"):
+    validity = der(0x30, der(0x17, b"260101000000Z"), der(0x17, not_after))
+    issuer = name((3, utf8("Example CA")))
+    body = [der(0xA0, der(0x02, b"\2")), der(0x02, serial), ECDSA, issuer, validity, subject, KEY]
+    if extensions:
+        body.append(der(0xA3, der(0x30, *extensions)))
+    return der(0x30, der(0x30, *body), ECDSA, der(0x03, b"\0" + der(0x30, der(0x02, b"\1"), der(0x02, b"\1"))))
+
+
+def wide(text):
+    return der(0x1E, text.encode("utf-16-be"))
+
+
+good = leaf(san(EMAIL), purposes(2))
+certificate = {
+    "client": good,
+    "server": leaf(san((2, b"vpn.example.com")), purposes(1)),
+    "both-purposes": leaf(san(EMAIL), purposes(1, 2)),
+    "no-extensions": leaf(),
+    "no-purpose": leaf(san(EMAIL)),
+    "purpose-twice": leaf(san(EMAIL), purposes(1), purposes(2)),
+    "names-twice": leaf(san(EMAIL), san((1, b"bob@example.com")), purposes(2)),
+    "two-emails": leaf(san(EMAIL, (1, b"bob@example.com")), purposes(2)),
+    "email-and-dns": leaf(san(EMAIL, (2, b"laptop.example.com")), purposes(2)),
+    "email-with-zero": leaf(san((1, b"alice@example.com\0.evil.example")), purposes(2)),
+    "email-not-ascii": leaf(san((1, "älice@example.com".encode())), purposes(2)),
+    "email-empty": leaf(san((1, b"")), purposes(2)),
+    "email-long": leaf(san((1, b"a" * 300 + b"@example.com")), purposes(2)),
+    "dns-wildcard": leaf(san((2, b"*.example.com")), purposes(2)),
+    "uri-spiffe": leaf(san((6, b"spiffe://example.com/group/eng/alice")), purposes(2)),
+    "uri-bad": leaf(san((6, b"://\xff")), purposes(2)),
+    "address": leaf(san((7, b"\x0a\0\0\1")), purposes(2)),
+    "address-of-three-bytes": leaf(san((7, b"\x0a\0\0")), purposes(2)),
+    "no-subject": leaf(san(EMAIL), purposes(2), subject=name()),
+    "two-common-names": leaf(purposes(2), subject=name((3, utf8("alice")), (3, utf8("bob")))),
+    "group-in-utf-16": leaf(san(EMAIL), purposes(2), subject=name((11, wide("eng")))),
+    "group-not-utf-8": leaf(san(EMAIL), purposes(2), subject=name((11, der(0x0C, b"\xff\xfe")))),
+    "serial-of-21-bytes": leaf(san(EMAIL), purposes(2), serial=b"\x7f" * 21),
+    "serial-empty": leaf(san(EMAIL), purposes(2), serial=b""),
+    "date-out-of-range": leaf(san(EMAIL), purposes(2), not_after=b"279931235959Z"),
+    "date-rubbish": leaf(san(EMAIL), purposes(2), not_after=b"whenever"),
+    "trailing-bytes": good + b"\0",
+    "cut": good[:-20],
+    "length-beyond": good[:2] + b"\xff\xff" + good[4:],
+    "length-indefinite": b"\x30\x80" + good[4:] + b"\0\0",
+}
+
+# --- policy files ---
+
+policy_file = {
+    "whole": b"""[pool]
+v4 = "10.99.0.0/24"
+v6 = "fd00:ad17::/64"
+
+[groups]
+eng = ["alice@example.com"]
+
+[[allow]]
+who = ["group:eng", "bob@example.com", "*"]
+to = ["10.0.0.0/16", "fd00:1::/64"]
+
+[[principal]]
+name = "bob@example.com"
+addresses = ["10.99.0.50", "fd00:ad17::50"]
+
+[[site]]
+principal = "branch1.example.com"
+networks = ["10.20.0.0/16"]
+""",
+    "empty": b"",
+    "pool-only": b'[pool]\nv4 = "10.99.0.0/30"\n',
+    "pool-tiny": b'[pool]\nv4 = "10.99.0.0/32"\nv6 = "fd00::/128"\n',
+    "pool-everything": b'[pool]\nv4 = "0.0.0.0/0"\nv6 = "::/0"\n',
+    "pool-host-bits": b'[pool]\nv4 = "10.99.0.1/24"\n',
+    "pool-other-family": b'[pool]\nv4 = "fd00::/64"\n',
+    "unknown-key": b'[pool]\nv5 = "10.0.0.0/8"\n',
+    "unknown-group": b'[[allow]]\nwho = ["group:none"]\nto = ["10.0.0.0/8"]\n',
+    "to-everything": b'[[allow]]\nwho = ["*"]\nto = ["0.0.0.0/0", "::/0"]\n',
+    "to-nothing": b'[[allow]]\nwho = []\nto = []\n',
+    "who-rubbish": '[[allow]]\nwho = ["group:", "", "\u00e4@b", "a b", "\u202e"]\nto = ["10.0.0.0/8"]\n'.encode(),
+    "group-with-itself": b'[groups]\na = ["group:a"]\n',
+    "principal-twice": b'[[principal]]\nname = "a@b.c"\naddresses = []\n[[principal]]\nname = "a@b.c"\naddresses = []\n',
+    "address-twice": b'[[principal]]\nname = "a@b.c"\naddresses = ["10.0.0.1"]\n[[principal]]\nname = "d@b.c"\naddresses = ["10.0.0.1"]\n',
+    "sites-overlap": b'[[site]]\nprincipal = "a.b"\nnetworks = ["10.0.0.0/8"]\n[[site]]\nprincipal = "c.d"\nnetworks = ["10.1.0.0/16"]\n',
+    "wrong-type": b"pool = 1\nallow = 2\n",
+    "number-too-large": b"[pool]\nv4 = 99999999999999999999\n",
+    "not-utf-8": b'[pool]\nv4 = "\xff"\n',
+    "not-closed": b'[pool\nv4 = "10',
+    "error-on-the-last-line": b"[groups]\r\n\r\n\xc3\xa4",
+    "nested": b"a = " + b"[" * 200 + b"]" * 200,
+}
+
+TARGETS = {
+    "capsule": capsule,
+    "h3_frame": h3_frame,
+    "qpack": qpack,
+    "session": session,
+    "http_datagram": http_datagram,
+    "ip_packet": ip_packet,
+    "certificate": certificate,
+    "policy_file": policy_file,
+}
+
+for target, seeds in TARGETS.items():
+    folder = pathlib.Path(__file__).parent / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, data in seeds.items():
+        (folder / seed).write_bytes(data)

@@ -1,0 +1,320 @@
+//! `server.toml`: what the operator wrote, checked once, trusted afterwards.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_core::config::ConfigError;
+use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
+use adit_tunnel::SecondConnection;
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A gateway's configuration. Every path is absolute or relative to the working directory.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The UDP address clients connect to.
+    pub listen: SocketAddr,
+    /// The gateway's certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// The policy.
+    pub policy: PathBuf,
+    /// Leases and keys that survive a restart.
+    pub state_directory: PathBuf,
+    /// Where `status` asks.
+    pub admin_socket: PathBuf,
+    /// Who vouches for clients.
+    pub authorities: Vec<AuthorityConfig>,
+    /// The inside.
+    pub inside: InsideConfig,
+    /// What to do with a principal's second connection.
+    pub second_connection: SecondConnection,
+    /// Silence after which a session is given up.
+    pub idle_timeout: Duration,
+}
+
+/// One authority: its certificates and how to read what it issued.
+#[derive(Clone, Debug)]
+pub struct AuthorityConfig {
+    /// How to read its certificates.
+    pub rule: AuthorityRule,
+    /// Its own certificates, PEM.
+    pub certificates: PathBuf,
+}
+
+/// The TUN side.
+#[derive(Clone, Debug)]
+pub struct InsideConfig {
+    /// Name of the TUN device.
+    pub interface: String,
+    /// The gateway's own addresses with their networks.
+    pub addresses: Vec<IpNet>,
+    /// MTU of the device; `None` chooses by the host's links.
+    pub mtu: Option<u16>,
+    /// Whether the kernel is told to forward.
+    pub forwarding: bool,
+    /// Whether clients are hidden behind the gateway's address.
+    pub masquerade: bool,
+}
+
+impl ServerConfig {
+    /// Checks the text of a configuration file at `path`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let raw: Raw =
+            toml::from_str(text).map_err(|error| ConfigError::from_toml(&file, text, &error))?;
+        let at = |span: std::ops::Range<usize>, key: &str, message: String| {
+            ConfigError::at(&file, text, span.start, key, message)
+        };
+        let base = path.parent().unwrap_or(Path::new(""));
+        let resolve = |given: &Path| base.join(given);
+
+        if raw.authority.is_empty() {
+            return Err(
+                ConfigError::whole_file(&file, "authority", "no authority vouches for clients")
+                    .with_hint("add an [[authority]] section with name and certificates"),
+            );
+        }
+        let mut authorities: Vec<AuthorityConfig> = Vec::new();
+        for authority in raw.authority {
+            let name = authority.name.get_ref().clone();
+            if authorities.iter().any(|known| known.rule.name == name) {
+                return Err(at(
+                    authority.name.span(),
+                    "authority.name",
+                    format!("a second authority is called {name:?}"),
+                ));
+            }
+            if authority.principal.get_ref().is_empty() {
+                return Err(at(
+                    authority.principal.span(),
+                    "authority.principal",
+                    "no place to read the principal from".to_owned(),
+                )
+                .with_hint("any of \"email\", \"uri\", \"dns\" and \"cn\""));
+            }
+            authorities.push(AuthorityConfig {
+                rule: AuthorityRule {
+                    name,
+                    principal: authority.principal.into_inner(),
+                    groups: authority.groups,
+                },
+                certificates: resolve(&authority.certificates),
+            });
+        }
+
+        let inside = raw.inside;
+        if !adit_net::tun::is_interface_name(inside.interface.get_ref()) {
+            return Err(at(
+                inside.interface.span(),
+                "inside.interface",
+                format!("{:?} cannot be the name of an interface", inside.interface.get_ref()),
+            ));
+        }
+        let mut addresses: Vec<IpNet> = Vec::new();
+        for address in &inside.addresses {
+            let net = *address.get_ref();
+            let second = addresses
+                .iter()
+                .any(|known| known.addr().is_ipv4() == net.addr().is_ipv4());
+            if second {
+                return Err(at(
+                    address.span(),
+                    "inside.addresses",
+                    format!("{net} is the second address of its family"),
+                ));
+            }
+            addresses.push(net);
+        }
+        if let Some(mtu) = &inside.mtu
+            && !(MIN_MTU..=MAX_MTU).contains(mtu.get_ref())
+        {
+            return Err(at(
+                mtu.span(),
+                "inside.mtu",
+                format!("{} is not between {MIN_MTU} and {MAX_MTU}", mtu.get_ref()),
+            ));
+        }
+        let idle = raw.session.idle_timeout_s;
+        if let Some(idle) = &idle
+            && !(5..=3600).contains(idle.get_ref())
+        {
+            return Err(at(
+                idle.span(),
+                "session.idle_timeout_s",
+                format!("{} is not between 5 and 3600", idle.get_ref()),
+            ));
+        }
+        Ok(Self {
+            listen: raw.listen.unwrap_or_else(default_listen),
+            certificate: resolve(&raw.certificate),
+            key: resolve(&raw.key),
+            policy: resolve(&raw.policy),
+            state_directory: resolve(
+                raw.state_directory
+                    .as_deref()
+                    .unwrap_or(Path::new(DEFAULT_STATE)),
+            ),
+            admin_socket: resolve(
+                raw.admin_socket
+                    .as_deref()
+                    .unwrap_or(Path::new(DEFAULT_SOCKET)),
+            ),
+            authorities,
+            inside: InsideConfig {
+                interface: inside.interface.into_inner(),
+                addresses,
+                mtu: inside.mtu.map(Spanned::into_inner),
+                forwarding: inside.forwarding,
+                masquerade: inside.masquerade,
+            },
+            second_connection: match raw.session.second_connection {
+                RawSecond::Replace => SecondConnection::Replace,
+                RawSecond::Refuse => SecondConnection::Refuse,
+            },
+            idle_timeout: Duration::from_secs(idle.map_or(DEFAULT_IDLE_S, Spanned::into_inner)),
+        })
+    }
+
+    /// The gateway's own inner addresses.
+    pub fn inside_addresses(&self) -> Vec<IpAddr> {
+        self.inside.addresses.iter().map(IpNet::addr).collect()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    listen: Option<SocketAddr>,
+    certificate: PathBuf,
+    key: PathBuf,
+    policy: PathBuf,
+    state_directory: Option<PathBuf>,
+    admin_socket: Option<PathBuf>,
+    #[serde(default)]
+    authority: Vec<RawAuthority>,
+    inside: RawInside,
+    #[serde(default)]
+    session: RawSession,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAuthority {
+    name: Spanned<String>,
+    certificates: PathBuf,
+    principal: Spanned<Vec<PrincipalSource>>,
+    #[serde(default = "no_groups")]
+    groups: GroupSource,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInside {
+    #[serde(default = "default_interface")]
+    interface: Spanned<String>,
+    addresses: Vec<Spanned<IpNet>>,
+    mtu: Option<Spanned<u16>>,
+    #[serde(default = "yes")]
+    forwarding: bool,
+    #[serde(default)]
+    masquerade: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSession {
+    #[serde(default)]
+    second_connection: RawSecond,
+    idle_timeout_s: Option<Spanned<u64>>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawSecond {
+    #[default]
+    Replace,
+    Refuse,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 443))
+}
+
+fn default_interface() -> Spanned<String> {
+    Spanned::new(0..0, "adit0".to_owned())
+}
+
+fn no_groups() -> GroupSource {
+    GroupSource::None
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// systemd's StateDirectory= of the unit in `config/systemd`.
+const DEFAULT_STATE: &str = "/var/lib/adit";
+/// systemd's RuntimeDirectory= of the unit in `config/systemd`.
+const DEFAULT_SOCKET: &str = "/run/adit/server.sock";
+/// Longer than any client's keep-alive, short enough that a vanished laptop frees its session.
+const DEFAULT_IDLE_S: u64 = 60;
+/// Linux takes IPv6 off an interface with less (RFC 8200 §5).
+const MIN_MTU: u16 = 1280;
+/// Jumbo frames end near 9000; what is larger is a typing error or a loopback test.
+const MAX_MTU: u16 = 9000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../config/server.toml");
+
+    #[test]
+    fn the_annotated_example_is_valid_and_its_paths_are_relative_to_it() {
+        let config = ServerConfig::parse(EXAMPLE, Path::new("/etc/adit/server.toml")).unwrap();
+        assert_eq!(config.policy, Path::new("/etc/adit/policy.toml"));
+        assert_eq!(config.authorities[0].rule.groups, GroupSource::Ou);
+        assert!(config.inside.forwarding);
+    }
+
+    #[test]
+    fn what_the_example_shows_in_comments_are_the_defaults() {
+        let shown = EXAMPLE
+            .replace("# mtu = 1400\n", "")
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(code) if code.contains(" = ") && !code.contains('.') => code,
+                _ => line,
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        let path = Path::new("/etc/adit/server.toml");
+        let with_defaults = ServerConfig::parse(&shown, path).unwrap();
+        let plain = ServerConfig::parse(EXAMPLE, path).unwrap();
+        assert_eq!(format!("{with_defaults:?}"), format!("{plain:?}"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_line() {
+        let text = EXAMPLE.replace("listen =", "lisen =");
+        let error = ServerConfig::parse(&text, Path::new("server.toml")).unwrap_err();
+        let line = 1 + text.lines().position(|l| l.starts_with("lisen")).unwrap();
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("server.toml:{line}")), "{message}");
+        assert!(message.contains("lisen"), "{message}");
+    }
+
+    #[test]
+    fn a_second_address_of_a_family_is_an_error_with_its_line() {
+        let text = EXAMPLE.replace("fd00:ad17::1/64", "10.98.0.1/24");
+        let error = ServerConfig::parse(&text, Path::new("server.toml")).unwrap_err();
+        assert!(error.to_string().contains("second address"), "{error}");
+    }
+}

@@ -1,0 +1,45 @@
+//! The Adit gateway: assembly of the engine, the host shell and the admin plane.
+//!
+//! Nothing here judges a packet or a peer; that is `adit-core`'s. The packet thread runs
+//! [`pipeline`]; everything else is the control plane, which may wait.
+#![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod init;
+pub mod load;
+pub mod pipeline;
+pub mod run;
+pub mod state;
+
+use adit_net::exit::Failure;
+use adit_net::log;
+
+use cli::{Cli, Command};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// A [`Failure`] with its sentence, hint and exit status.
+pub fn execute(cli: Cli) -> Result<(), Failure> {
+    log::init(cli.verbose);
+    match cli.command {
+        Command::Init { dir, names, listen } => init::init(&dir, &names, listen),
+        Command::Run(args) => run::run(&args.config),
+        Command::Check(args) => check(&args.config),
+        Command::Status { config, json } => admin::print_status(&config.config, json),
+    }
+}
+
+/// Reads everything and touches nothing.
+#[allow(clippy::print_stdout)]
+fn check(path: &std::path::Path) -> Result<(), Failure> {
+    let loaded = load::load(path)?;
+    for warning in loaded.policy.warnings() {
+        println!("warning: {warning}");
+    }
+    println!("{}: ok", path.display());
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Reads everything a gateway is configured with, and says exactly what is wrong with it.
+//!
+//! `check` and `run` share this, so that what `check` accepts `run` can start.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use adit_core::config::ConfigError;
+use adit_core::policy::Policy;
+use adit_net::exit::Failure;
+use adit_net::files::{self, FileError};
+use adit_tunnel::tls::{self, Algorithms, Authorities, Authority, Credentials, QuicServer, TlsError};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::time_provider::DefaultTimeProvider;
+
+use crate::config::ServerConfig;
+
+/// A complete, consistent configuration.
+pub struct Loaded {
+    /// `server.toml`.
+    pub config: ServerConfig,
+    /// `policy.toml`.
+    pub policy: Arc<Policy>,
+    /// The trust anchors.
+    pub authorities: Arc<Authorities>,
+    /// TLS with the gateway's certificate.
+    pub tls: Arc<QuicServer>,
+}
+
+/// What can be wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A TOML file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A PEM file does not hold what it should.
+    #[error("{}: no {what} found", path.display())]
+    Pem {
+        /// Which file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// The certificates or the key cannot be used.
+    #[error("{}: {error}", path.display())]
+    Tls {
+        /// Which file.
+        path: PathBuf,
+        /// Why, and the cause behind it.
+        error: String,
+    },
+}
+
+impl LoadError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.hint(),
+            Self::Config(error) => error.hint().map(str::to_owned),
+            Self::Pem { what, .. } => Some(format!(
+                "the file must hold a PEM block with a {what}, as `adit-ca issue` writes it"
+            )),
+            Self::Tls { .. } => {
+                Some("certificate and key must belong together; `adit-ca issue` makes both".into())
+            }
+        }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        let hint = error.hint();
+        Self::input(&error).with_hint(hint)
+    }
+}
+
+/// Reads the configuration at `path` and every file it names.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let text = files::read_text(path)?;
+    let config = ServerConfig::parse(&text, path)?;
+    let policy_text = files::read_text(&config.policy)?;
+    let policy = Policy::parse(&policy_text, &config.policy.display().to_string())?;
+    let algorithms = Algorithms::for_this_cpu();
+    let provider = Arc::new(algorithms.provider());
+    let mut authorities = Vec::new();
+    for authority in &config.authorities {
+        let anchors = certificates(&authority.certificates, files::read)?;
+        authorities.push(
+            Authority::new(authority.rule.clone(), anchors, &provider)
+                .map_err(|error| tls_error(&authority.certificates, &error))?,
+        );
+    }
+    let authorities = Arc::new(Authorities::new(authorities));
+    let credentials = Credentials {
+        chain: certificates(&config.certificate, files::read)?,
+        key: private_key(&config.key)?,
+    };
+    let tls = tls::gateway_config(
+        algorithms,
+        credentials,
+        &authorities,
+        Arc::new(DefaultTimeProvider),
+    )
+    .map_err(|error| tls_error(&config.certificate, &error))?;
+    Ok(Loaded {
+        config,
+        policy: Arc::new(policy),
+        authorities,
+        tls,
+    })
+}
+
+fn certificates(
+    path: &Path,
+    read: impl Fn(&Path) -> Result<Vec<u8>, FileError>,
+) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let missing = || LoadError::Pem {
+        path: path.to_owned(),
+        what: "certificate",
+    };
+    let pem = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) | Err(_) => Err(missing()),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
+    let pem = files::read_private(path)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| LoadError::Pem {
+        path: path.to_owned(),
+        what: "private key",
+    })
+}
+
+fn tls_error(path: &Path, error: &TlsError) -> LoadError {
+    use std::error::Error as _;
+    let cause = error.source().map(|cause| format!(": {cause}"));
+    LoadError::Tls {
+        path: path.to_owned(),
+        error: format!("{error}{}", cause.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,283 @@
+//! `adit-server run`: builds the gateway, starts it, and takes it down in the reverse order.
+//!
+//! Everything that can be refused is tried before the host is changed. What is changed on the host
+//! is journalled first and undone on every way out, at the latest by the next start.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use adit_core::admission::Admission;
+use adit_core::mtu;
+use adit_net::data_loop::DataLoop;
+use adit_net::exit::Failure;
+use adit_net::host::{Host, Network, Routing};
+use adit_net::poll::{Poller, Waker};
+use adit_net::tun::Tun;
+use adit_net::udp::{Udp, UdpOptions};
+use adit_net::{clock, control_socket, host, signals};
+use adit_tunnel::{
+    EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, Limits,
+};
+use ipnet::IpNet;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::admin;
+use crate::load::{self, Loaded};
+use crate::pipeline::{Command, Pipeline};
+use crate::state::{self, State, StateError};
+
+/// Runs the gateway until a signal ends it.
+///
+/// # Errors
+/// When the configuration is wrong or the environment does not allow it; the host is as before.
+pub fn run(path: &Path) -> Result<(), Failure> {
+    let loaded = load::load(path)?;
+    for warning in loaded.policy.warnings() {
+        warn!("{warning}");
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::environment(&error).while_doing("cannot start the runtime"))?
+        .block_on(serve(loaded))
+}
+
+async fn serve(loaded: Loaded) -> Result<(), Failure> {
+    let config = &loaded.config;
+    let state = State::open(&config.state_directory).map_err(state_failure)?;
+    let keys = state.keys().map_err(state_failure)?;
+    let leases = state.leases().map_err(state_failure)?;
+    let admin = control_socket::Listener::bind(&config.admin_socket)
+        .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
+    let udp = Udp::bind(config.listen, &UdpOptions::default())
+        .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
+    if let Some(hint) = udp.buffers().hint() {
+        warn!("the kernel limits the socket buffers; {hint}");
+    }
+    // Leftovers of a gateway that was killed are undone here, before anything is made.
+    let mut host = Host::open(state.directory(), &config.inside.interface)
+        .await
+        .map_err(host_failure)?;
+    let link_mtu = host::largest_link_mtu().await.map_err(host_failure)?;
+    let tunnel_mtu = config.inside.mtu.unwrap_or_else(|| mtu::tunnel_mtu(link_mtu));
+    let tun = Tun::open(&config.inside.interface, tunnel_mtu)
+        .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
+
+    let inside = config.inside_addresses();
+    let mut admission = Admission::new(loaded.policy.clone(), &inside);
+    admission.restore(leases);
+    let engine = Gateway::new(GatewayConfig {
+        keys: EngineKeys {
+            engine: 0,
+            cid_key: keys.cid,
+            reset_key: keys.reset,
+            seed: state::random().map_err(state_failure)?,
+        },
+        limits: Limits {
+            max_udp_payload: mtu::max_udp_payload(link_mtu, false),
+            idle_timeout: config.idle_timeout,
+            keep_alive: None,
+        },
+        tls: loaded.tls.clone(),
+        authorities: loaded.authorities.clone(),
+        admission,
+        inside: InsideAddresses {
+            v4: config.inside.addresses.iter().find_map(|net| match net {
+                IpNet::V4(net) => Some(net.addr()),
+                IpNet::V6(_) => None,
+            }),
+            v6: config.inside.addresses.iter().find_map(|net| match net {
+                IpNet::V6(net) => Some(net.addr()),
+                IpNet::V4(_) => None,
+            }),
+        },
+        tunnel_mtu,
+        second_connection: config.second_connection,
+        epoch: Epoch::new(Instant::now(), clock::unix_seconds()),
+    });
+
+    host.apply(&network(&loaded, tunnel_mtu))
+        .await
+        .map_err(host_failure)?;
+    info!(
+        listen = %udp.local_address(),
+        interface = config.inside.interface,
+        mtu = tunnel_mtu,
+        "the gateway is ready"
+    );
+    let served = control(engine, udp, tun, &admin, &state, config.listen.to_string()).await;
+    let undone = host.undo().await.map_err(host_failure);
+    served.and(undone)
+}
+
+/// Runs the packet thread and serves the control plane until one of them ends.
+async fn control(
+    engine: Gateway,
+    udp: Udp,
+    tun: Tun,
+    admin: &control_socket::Listener,
+    state: &State,
+    listen: String,
+) -> Result<(), Failure> {
+    let devices = |error: &std::io::Error| {
+        Failure::environment(error).while_doing("the packet thread cannot use its devices")
+    };
+    let poller = Poller::new(&udp, &tun).map_err(|error| devices(&error))?;
+    let waker = poller.waker();
+    let (commands, inbox) = mpsc::channel();
+    let (outbox, mut events) = unbounded_channel();
+    let (ended, mut end) = oneshot::channel();
+    let mut pipeline = Pipeline::new(engine, inbox, outbox);
+    let thread = std::thread::Builder::new()
+        .name("packets".to_owned())
+        .spawn(move || {
+            let result = DataLoop::new(udp, tun, poller).run(&mut pipeline);
+            // The receiver is gone only when the process ends anyway.
+            let _ = ended.send(result);
+        })
+        .map_err(|error| devices(&error))?;
+    let asker = Asker { commands, waker };
+
+    let mut signals = signals::Signals::new().map_err(|error| devices(&error))?;
+    let outcome = loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => handle_events(event, &mut events, &asker, state).await,
+                None => break Ok(()),
+            },
+            request = admin.accept() => match request {
+                Ok(connection) => admin::answer(connection, &asker, &listen).await,
+                Err(error) => warn!(%error, "an admin connection failed"),
+            },
+            signal = signals.stop() => {
+                info!(signal, "stopping");
+                break Ok(());
+            }
+            result = &mut end => {
+                break match result {
+                    Ok(Err(error)) => Err(devices(&error)),
+                    Ok(Ok(())) | Err(_) => Ok(()),
+                };
+            }
+        }
+    };
+    // The thread may have ended by itself; then nobody takes the command.
+    asker.tell(Command::Shutdown);
+    let _ = thread.join();
+    outcome
+}
+
+/// The control plane's way to ask the packet thread.
+pub struct Asker {
+    commands: mpsc::Sender<Command>,
+    waker: Waker,
+}
+
+impl Asker {
+    /// Sends a command; `false` when the packet thread has ended.
+    pub fn tell(&self, command: Command) -> bool {
+        let sent = self.commands.send(command).is_ok();
+        self.waker.wake();
+        sent
+    }
+
+    /// Asks a question; `None` when the packet thread has ended.
+    pub async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(question(reply));
+        answer.await.ok()
+    }
+}
+
+/// Logs what happened and saves the leases once for everything that waits.
+async fn handle_events(
+    first: GatewayEvent,
+    more: &mut UnboundedReceiver<GatewayEvent>,
+    asker: &Asker,
+    state: &State,
+) {
+    let mut leases_changed = false;
+    let mut next = Some(first);
+    while let Some(event) = next {
+        match event {
+            GatewayEvent::Opened(session) => info!(
+                principal = %session.identity.principal,
+                serial = session.identity.serial,
+                addresses = ?session.addresses,
+                remote = %session.remote,
+                "session opened"
+            ),
+            GatewayEvent::Refused {
+                remote,
+                principal,
+                refusal,
+            } => warn!(
+                %remote,
+                principal = principal.map(|principal| principal.to_string()),
+                reason = %refusal,
+                "connection refused"
+            ),
+            GatewayEvent::Closed { session, reason } => info!(
+                principal = %session.identity.principal,
+                remote = %session.remote,
+                reason,
+                "session closed"
+            ),
+            GatewayEvent::LeasesChanged => leases_changed = true,
+        }
+        next = more.try_recv().ok();
+    }
+    if leases_changed
+        && let Some(leases) = asker.ask(Command::Leases).await
+        && let Err(error) = state.save_leases(&leases)
+    {
+        warn!(%error, "the leases were not saved; a restart may change addresses");
+    }
+}
+
+/// What the gateway changes on its host.
+fn network(loaded: &Loaded, mtu: u16) -> Network {
+    let config = &loaded.config;
+    let own: Vec<IpNet> = config.inside.addresses.iter().map(IpNet::trunc).collect();
+    // The networks of the gateway's own addresses are routed by the kernel already.
+    let routes: Vec<IpNet> = loaded
+        .policy
+        .routed_prefixes()
+        .into_iter()
+        .filter(|prefix| !own.iter().any(|net| net.contains(prefix)))
+        .collect();
+    let masquerade = if config.inside.masquerade {
+        own.iter().chain(&routes).copied().collect()
+    } else {
+        Vec::new()
+    };
+    Network {
+        mtu,
+        addresses: config.inside.addresses.clone(),
+        routes,
+        routing: Routing::All,
+        unreachable: Vec::new(),
+        forwarding: config.inside.forwarding,
+        masquerade,
+    }
+}
+
+fn host_failure(error: host::HostError) -> Failure {
+    let hint = error.hint();
+    Failure::environment(&error).with_hint(hint)
+}
+
+fn state_failure(error: StateError) -> Failure {
+    let hint = match &error {
+        StateError::File(error) => error.hint(),
+        StateError::Damaged { path, .. } => Some(format!(
+            "delete {} to start with none of it; addresses and keys are made anew",
+            path.display()
+        )),
+        StateError::Random => None,
+    };
+    Failure::environment(&error).with_hint(hint)
+}

@@ -1,0 +1,41 @@
+"""The register of hostile cases."""
+
+import dataclasses
+import re
+from typing import Callable
+
+CASES: dict[str, "Case"] = {}
+
+# RFC 9114 section 8.1 and RFC 9297 section 5.2, as verdicts print them.
+FRAME_UNEXPECTED, FRAME_ERROR, STREAM_CREATION = "0x105", "0x106", "0x103"
+CLOSED_CRITICAL, SETTINGS_ERROR, MISSING_SETTINGS = "0x104", "0x109", "0x10a"
+EXCESSIVE_LOAD, REJECTED, MESSAGE, QPACK = "0x107", "0x10b", "0x10e", "0x200"
+DATAGRAM_ERROR = "0x33"
+# A malformed request or capsule is a stream error; a stream has two directions and either may tell first.
+MALFORMED = rf"(reset|stopped) ({MESSAGE}|{DATAGRAM_ERROR})|status 400"
+
+
+@dataclasses.dataclass
+class Case:
+    run: Callable
+    prescribed: str
+
+    def accepts(self, verdict: str) -> bool:
+        return re.match(rf"(?:{self.prescribed})(?:$|[ ;,'])", verdict) is not None
+
+
+def case(prescribed: str):
+    """Registers a function under its name; its verdict must begin with `prescribed`, a regular expression."""
+
+    def register(function):
+        CASES[function.__name__] = Case(function, prescribed)
+        return function
+
+    return register
+
+
+# Each module registers its cases when it is imported.
+import handshake  # noqa: E402, F401
+import requests_h3  # noqa: E402, F401
+import capsules  # noqa: E402, F401
+import packets  # noqa: E402, F401

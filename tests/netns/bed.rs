@@ -1,0 +1,110 @@
+//! What nearly every test begins with: an internet, a gateway that runs, somebody connected.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use adit_tests::lab::process::Outcome;
+use adit_tests::lab::{Internet, Layout, Snapshot, until};
+use adit_tests::probe::ping::Ping;
+use adit_tests::programs::{Client, Gateway, Programs, Setup};
+use anyhow::{Context, Result, bail, ensure};
+
+/// A running gateway and all around it.
+pub(crate) struct Bed {
+    // Dropped in this order: programs before the files and namespaces they use.
+    pub(crate) gateway: Gateway,
+    pub(crate) setup: Setup,
+    pub(crate) internet: Internet,
+}
+
+impl Bed {
+    /// With the default policy.
+    pub(crate) fn new(programs: &Programs, layout: Layout) -> Result<Self> {
+        Self::with(programs, layout, |_| Ok(()))
+    }
+
+    /// With changes made before the gateway starts.
+    pub(crate) fn with(
+        programs: &Programs,
+        layout: Layout,
+        change: impl FnOnce(&Setup) -> Result<()>,
+    ) -> Result<Self> {
+        let internet = Internet::new(layout)?;
+        let setup = Setup::new(programs)?;
+        change(&setup)?;
+        let gateway = setup.start_gateway(&internet.gateway)?;
+        Ok(Self {
+            gateway,
+            setup,
+            internet,
+        })
+    }
+
+    /// Alice of staff, connected from laptop `number`.
+    pub(crate) fn alice(&self, number: usize) -> Result<Client> {
+        let profile = self.setup.profile("alice@example.com", &["staff"])?;
+        self.setup.connect(&self.internet.laptops[number], &profile)
+    }
+}
+
+/// Fails unless the host is as it was; gives the kernel a moment to forget a device.
+pub(crate) fn unchanged(before: &Snapshot, host: &adit_tests::lab::Namespace) -> Result<()> {
+    let mut difference = String::new();
+    let same = until(Duration::from_secs(5), || {
+        difference = before.difference(&Snapshot::of(host)?);
+        Ok(difference.is_empty().then_some(()))
+    });
+    same.with_context(|| format!("{} is not as before:\n{difference}", host.name()))
+}
+
+/// A program that had to fail: its exit status, one `error:` line, a `hint:`, and these words.
+pub(crate) fn failed(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()> {
+    let stderr = &outcome.stderr;
+    if outcome.code != Some(code) {
+        bail!(
+            "exit status {:?} instead of {code}:\n{stderr}",
+            outcome.code
+        );
+    }
+    let errors: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
+    ensure!(errors.len() == 1, "not one sentence:\n{stderr}");
+    ensure!(
+        stderr.lines().any(|line| line.starts_with("hint: ")),
+        "no hint:\n{stderr}"
+    );
+    ensure!(!stderr.contains("panicked"), "a panic:\n{stderr}");
+    ensure!(!stderr.contains("PRIVATE KEY"), "a secret:\n{stderr}");
+    for word in words {
+        ensure!(
+            stderr.to_lowercase().contains(&word.to_lowercase()),
+            "`{word}` is not mentioned:\n{stderr}"
+        );
+    }
+    note(errors[0]);
+    Ok(())
+}
+
+/// Waits until `to` answers a ping from `from`.
+pub(crate) fn reachable(
+    from: &adit_tests::lab::Namespace,
+    to: IpAddr,
+    patience: Duration,
+) -> Result<()> {
+    until(patience, || {
+        let answers = Ping::to(to)
+            .count(1)
+            .patience(Duration::from_millis(300))
+            .run(from)?;
+        Ok((answers.received == 1).then_some(()))
+    })
+    .with_context(|| format!("{} does not reach {to}", from.name()))
+}
+
+/// A line in the test's log.
+#[allow(clippy::print_stdout)]
+pub(crate) fn note(line: &str) {
+    println!("    {line}");
+}

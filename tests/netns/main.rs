@@ -1,0 +1,158 @@
+//! The real programs in namespaces: real TUN devices, real kernel TCP, two routers in between.
+//!
+//! The topology is drawn in `adit_tests::lab`. Without root it needs user namespaces and an accessible
+//! /dev/net/tun; where those are missing the ring says so, and fails only where `CI=true`.
+//! One test: `cargo test -p adit-tests --test netns -- site`.
+
+mod bed;
+mod errors;
+mod leftovers;
+mod mtu;
+mod path;
+mod recovery;
+mod second;
+mod site;
+mod tunnel;
+
+use std::process::ExitCode;
+
+use adit_tests::lab::{self, enter::tun_obstacle, missing, trial};
+use adit_tests::programs::{self, Programs};
+use anyhow::{Result, bail};
+use libtest_mimic::{Arguments, Trial};
+
+type Test = fn(&Programs) -> Result<()>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let prepared = programs::build().and_then(|programs| {
+        lab::enter()?;
+        tun_obstacle().map_or(Ok(programs), |reason| bail!(reason))
+    });
+    let trials = match prepared {
+        Ok(programs) => TESTS
+            .iter()
+            .map(|(name, test)| bind(name, *test, &programs))
+            .collect(),
+        Err(error) => vec![missing("netns", &format!("{error:#}"))],
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn bind(name: &str, test: Test, programs: &Programs) -> Trial {
+    let programs = programs.clone();
+    trial(name, move || test(&programs))
+}
+
+const TESTS: &[(&str, Test)] = &[
+    (
+        "a_laptop_pings_the_office_in_both_families",
+        tunnel::a_laptop_pings_the_office,
+    ),
+    (
+        "tcp_and_udp_both_ways_and_both_families",
+        tunnel::tcp_and_udp_both_ways,
+    ),
+    (
+        "three_clients_at_once_have_three_addresses",
+        tunnel::three_clients_at_once,
+    ),
+    (
+        "a_denied_destination_fails_at_once_with_icmp",
+        tunnel::a_denied_destination_fails_at_once,
+    ),
+    (
+        "clients_do_not_reach_each_other_without_a_rule",
+        tunnel::clients_do_not_reach_each_other,
+    ),
+    (
+        "clients_reach_each_other_where_the_policy_says_so",
+        tunnel::clients_reach_each_other,
+    ),
+    (
+        "a_full_tunnel_carries_everything_and_leaks_nothing",
+        tunnel::a_full_tunnel_carries_everything,
+    ),
+    (
+        "the_outer_path_may_be_ipv6",
+        tunnel::the_outer_path_may_be_ipv6,
+    ),
+    (
+        "status_of_both_ends_tells_the_same_story",
+        tunnel::status_of_both_ends,
+    ),
+    ("site_to_site_between_two_lans", site::between_two_lans),
+    (
+        "a_bad_path_still_carries_a_whole_file",
+        path::a_bad_path_still_carries_a_whole_file,
+    ),
+    (
+        "a_new_address_of_the_client_does_not_end_the_session",
+        path::a_new_address_is_followed,
+    ),
+    (
+        "a_dead_first_gateway_address_is_passed_over",
+        path::a_dead_first_address_is_passed_over,
+    ),
+    (
+        "a_killed_gateway_is_found_again_with_the_same_address",
+        recovery::a_killed_gateway,
+    ),
+    (
+        "a_stopped_gateway_is_found_again",
+        recovery::a_stopped_gateway,
+    ),
+    (
+        "a_killed_client_comes_back_with_the_same_address",
+        recovery::a_killed_client,
+    ),
+    (
+        "a_long_interruption_is_survived",
+        recovery::a_long_interruption,
+    ),
+    ("an_outer_path_of_1280_carries_a_file", mtu::path_1280),
+    ("an_outer_path_of_1400_carries_a_file", mtu::path_1400),
+    ("an_outer_path_of_1500_carries_a_file", mtu::path_1500),
+    ("an_outer_path_of_9000_carries_a_file", mtu::path_9000),
+    (
+        "nothing_is_left_on_either_host_afterwards",
+        leftovers::nothing_is_left_afterwards,
+    ),
+    (
+        "kill_9_leftovers_are_undone_at_the_next_start",
+        leftovers::kill_9_leftovers_are_undone,
+    ),
+    (
+        "adit_down_ends_the_client_and_restores_the_host",
+        leftovers::adit_down_restores_the_host,
+    ),
+    (
+        "a_second_connection_replaces_the_first",
+        second::replaces_the_first,
+    ),
+    (
+        "a_second_connection_is_refused_where_configured",
+        second::is_refused,
+    ),
+    (
+        "refusals_that_retrying_cannot_cure_end_the_client",
+        errors::incurable_refusals,
+    ),
+    (
+        "without_rights_one_sentence_and_nothing_changed",
+        errors::without_rights,
+    ),
+    ("a_port_in_use_is_named", errors::a_port_in_use),
+    (
+        "a_missing_tun_device_is_named",
+        errors::a_missing_tun_device,
+    ),
+    (
+        "a_key_others_can_read_is_refused",
+        errors::a_key_others_can_read,
+    ),
+    (
+        "a_wrong_or_half_written_file_is_named_with_its_line",
+        errors::a_half_written_file,
+    ),
+];

@@ -1,0 +1,362 @@
+//! Everything that parses bytes of others, as functions of any bytes that must not panic.
+//!
+//! Beyond not panicking each asserts what its parser promises: what is read can be written and
+//! read again, an answer to a packet is a packet. `fuzz/` searches for inputs with these
+//! functions on nightly; the test `fuzz_corpus` replays `fuzz/corpus` through them on stable.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_core::admission::Admission;
+use adit_core::close::{Refusal, RefusalKind};
+use adit_core::h3::frame::{Frame, FrameReader, Place};
+use adit_core::h3::message::{RequestHead, ResponseHead};
+use adit_core::h3::qpack::{self, instruction};
+use adit_core::h3::settings::Settings;
+use adit_core::identity::{
+    self, AuthorityRule, GroupSource, Identity, Principal, PrincipalSource, Purpose,
+};
+use adit_core::policy::{Decision, Direction, Flow, Policy};
+use adit_core::session::{Action, Assignment, client, gateway};
+use adit_core::wire::capsule::{Capsule, CapsuleReader};
+use adit_core::wire::icmp::{self, IcmpError};
+use adit_core::wire::ip::{self, IpPacket, IpVersion};
+use adit_core::wire::{datagram, tcp};
+
+/// Every target, by the name of its folder in `fuzz/corpus`.
+pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+    ("capsule", capsule),
+    ("certificate", certificate),
+    ("h3_frame", h3_frame),
+    ("http_datagram", http_datagram),
+    ("ip_packet", ip_packet),
+    ("policy_file", policy_file),
+    ("qpack", qpack),
+    ("session", session),
+];
+
+/// The capsules of a request stream, the same however the stream is cut.
+pub fn capsule(data: &[u8]) {
+    fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Capsule>, Option<String>) {
+        let (mut reader, mut capsules) = (CapsuleReader::default(), Vec::new());
+        for piece in pieces {
+            reader.push(piece);
+            loop {
+                match reader.next() {
+                    Ok(Some(capsule)) => capsules.push(capsule),
+                    Ok(None) => break,
+                    Err(error) => return (capsules, Some(error.to_string())),
+                }
+            }
+        }
+        (
+            capsules,
+            reader.finish().err().map(|error| error.to_string()),
+        )
+    }
+
+    let (capsules, error) = read([data].into_iter());
+    assert_eq!(read(data.chunks(1)), (capsules.clone(), error));
+    for capsule in capsules {
+        let mut written = Vec::new();
+        capsule.encode(&mut written);
+        assert_eq!(read([&written[..]].into_iter()), (vec![capsule], None));
+    }
+}
+
+/// A leaf certificate whose chain nobody verified, read by every kind of rule.
+pub fn certificate(data: &[u8]) {
+    use PrincipalSource::{Cn, Dns, Email, Uri};
+    for sources in [&[Email][..], &[Uri], &[Dns], &[Cn], &[Email, Uri, Dns, Cn]] {
+        let rule = AuthorityRule {
+            name: "fuzz".to_owned(),
+            principal: sources.to_vec(),
+            groups: GroupSource::Ou,
+        };
+        match identity::extract(data, &rule) {
+            Ok(identity) => {
+                let written = Principal::parse(identity.principal.as_str());
+                assert_eq!(
+                    written,
+                    Ok(identity.principal),
+                    "an operator can write every name"
+                );
+                assert!(
+                    identity.groups.is_sorted_by(|a, b| a < b),
+                    "each group once"
+                );
+            }
+            Err(error) => assert!(Refusal::from(error).to_string().len() < 2000, "a line"),
+        }
+    }
+    for purpose in [Purpose::ClientAuth, Purpose::ServerAuth] {
+        let _ = identity::has_purpose(data, purpose);
+    }
+}
+
+/// The frames of one stream, whose kind the first byte chooses, the same however it is cut.
+pub fn h3_frame(data: &[u8]) {
+    fn read<'a>(place: Place, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<String>) {
+        let (mut reader, mut log) = (FrameReader::new(place), Vec::new());
+        for mut piece in pieces {
+            loop {
+                match reader.next(&mut piece) {
+                    Ok(Some(Frame::Data(bytes))) => log.extend(bytes),
+                    Ok(Some(frame)) => log.extend(format!("{frame:?}").into_bytes()),
+                    Ok(None) => break,
+                    Err(error) => return (log, Some(error.to_string())),
+                }
+            }
+        }
+        (log, reader.finish().err().map(|error| error.to_string()))
+    }
+
+    let Some((first, data)) = data.split_first() else {
+        return;
+    };
+    let place = [Place::Control, Place::Request, Place::Response][usize::from(first % 3)];
+    assert_eq!(read(place, data.chunks(1)), read(place, [data].into_iter()));
+    if let Ok(settings) = Settings::parse(data) {
+        let mut written = Vec::new();
+        settings.encode(&mut written);
+        assert_eq!(Settings::parse(&written).ok(), Some(settings));
+    }
+}
+
+/// The prefix of an HTTP datagram.
+pub fn http_datagram(data: &[u8]) {
+    let Ok(prefix) = datagram::parse(data) else {
+        return;
+    };
+    assert!(prefix.len <= data.len());
+    let mut written = vec![0; datagram::prefix_len(prefix.stream_id)];
+    datagram::write_prefix(prefix.stream_id, &mut written);
+    let again = datagram::parse(&written).expect("a written prefix parses");
+    assert_eq!(
+        (again.stream_id, again.context),
+        (prefix.stream_id, datagram::IP_PACKET)
+    );
+    assert!(prefix.context != datagram::IP_PACKET || written.len() <= prefix.len);
+}
+
+/// An inside packet on its way: judged, answered, clamped and forwarded.
+pub fn ip_packet(data: &[u8]) {
+    let Ok(packet) = IpPacket::parse(data) else {
+        return;
+    };
+    assert_eq!(packet.transport(), &data[packet.transport_offset()..]);
+    assert!(packet.ports().is_none() || packet.is_first_fragment_or_whole());
+
+    let source: IpAddr = match packet.version() {
+        IpVersion::V4 => [10, 99, 0, 1].into(),
+        IpVersion::V6 => [0xfd00, 0xad17, 0, 0, 0, 0, 0, 1].into(),
+    };
+    for error in ICMP_ERRORS {
+        let Some(answer) = icmp::error_packet(error, &packet, source) else {
+            continue;
+        };
+        let answer = IpPacket::parse(&answer).expect("an answer is a packet");
+        assert_eq!(
+            (answer.source(), answer.destination()),
+            (source, packet.source())
+        );
+        assert!(
+            icmp::error_packet(error, &answer, source).is_none(),
+            "answers beget no answers"
+        );
+    }
+
+    let mut forwarded = data.to_vec();
+    let clamped = tcp::clamp_mss(&mut forwarded, 1280);
+    assert_eq!(clamped, forwarded != data);
+    assert!(!tcp::clamp_mss(&mut forwarded, 1280), "once is enough");
+    ip::decrement_hop_limit(&mut forwarded);
+    let forwarded = IpPacket::parse(&forwarded).expect("a forwarded packet is a packet");
+    assert_eq!(forwarded.hop_limit(), packet.hop_limit().saturating_sub(1));
+    assert_eq!(forwarded.ports(), packet.ports());
+}
+
+/// A policy file, and what it gives to somebody it names and to a stranger.
+pub fn policy_file(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else {
+        return;
+    };
+    let policy = match Policy::parse(text, "policy.toml") {
+        Ok(policy) => Arc::new(policy),
+        Err(error) => {
+            assert!(error.to_string().starts_with("policy.toml"));
+            assert!(
+                error
+                    .line()
+                    .is_none_or(|line| line >= 1 && line <= text.split('\n').count())
+            );
+            return;
+        }
+    };
+    let routed = policy.routed_prefixes();
+    let mut admission = Admission::new(policy, &[IpAddr::from([10, 99, 0, 1])]);
+    let mut given = BTreeSet::new();
+    for name in [
+        "alice@example.com",
+        "bob@example.com",
+        "branch1.example.com",
+    ] {
+        let identity = Identity {
+            principal: Principal::parse(name).expect("a name"),
+            groups: vec!["eng".to_owned()],
+            authority: "fuzz".to_owned(),
+            serial: "01".to_owned(),
+            not_before: 0,
+            not_after: i64::MAX,
+        };
+        let Ok(grant) = admission.admit(&identity, 0) else {
+            continue;
+        };
+        for prefix in &grant.addresses {
+            assert!(given.insert(*prefix), "{prefix} is given twice");
+            assert!(
+                routed.iter().any(|routed| routed.contains(prefix)),
+                "{prefix} is not routed"
+            );
+        }
+        for route in &grant.routes {
+            let flow = |inside| Flow {
+                direction: Direction::FromClient,
+                inside,
+                protocol: ip::TCP,
+                port: Some(443),
+            };
+            for inside in [route.start(), route.end()] {
+                let decision = grant.filter.decide(&flow(inside));
+                assert!(
+                    matches!(decision, Decision::Allow(_)),
+                    "{inside} is advertised and denied"
+                );
+            }
+        }
+        let again = admission.admit(&identity, 1).map(|grant| grant.addresses);
+        assert_eq!(again, Ok(grant.addresses), "addresses stay");
+    }
+}
+
+/// A field section, the message in it, and the instructions of the two QPACK streams.
+pub fn qpack(data: &[u8]) {
+    if let Ok(fields) = qpack::decode(data) {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let lines: Option<Vec<_>> = fields
+            .iter()
+            .map(|field| Some((text(&field.name)?, text(&field.value)?)))
+            .collect();
+        if let Some(lines) = lines {
+            let lines: Vec<_> = lines
+                .iter()
+                .map(|(n, v)| (n.as_str(), v.as_str()))
+                .collect();
+            assert_eq!(qpack::decode(&qpack::encode(&lines)).as_ref(), Ok(&fields));
+        }
+        let _ = RequestHead::parse(fields.clone()).map(|head| head.fields.check_for_capsules());
+        let _ = ResponseHead::parse(fields).map(|head| head.fields.check_for_capsules());
+    }
+
+    let (mut whole, mut cut) =
+        <(instruction::EncoderStream, instruction::EncoderStream)>::default();
+    assert_eq!(
+        whole.push(data),
+        data.chunks(1).try_for_each(|piece| cut.push(piece))
+    );
+    let (mut whole, mut cut) =
+        <(instruction::DecoderStream, instruction::DecoderStream)>::default();
+    assert_eq!(
+        whole.push(data),
+        data.chunks(1).try_for_each(|piece| cut.push(piece))
+    );
+}
+
+/// Both ends of the control session, given the same streams and commands of their engine.
+///
+/// The input is a list of steps: an operation, a stream, a length and that many bytes.
+pub fn session(data: &[u8]) {
+    let mut now = Instant::now();
+    let mut gateway = gateway::Control::new(now, 3, gateway::GatewayControlConfig::default());
+    let config = client::ClientControlConfig::new("vpn.example.com");
+    let mut client = client::Control::new(now, 2, 0, config);
+    let network = "10.99.0.7/32".parse().expect("a prefix");
+    let assignment = Assignment {
+        addresses: vec![network],
+        ..Assignment::default()
+    };
+    let refusal = Refusal::new(RefusalKind::NoAccess, "");
+
+    let (mut ended, mut closed) = (BTreeSet::new(), [false; 2]);
+    let mut steps = data;
+    while let [operation, stream, length, rest @ ..] = steps {
+        let (bytes, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        steps = rest;
+        let (stream, code) = (u64::from(*stream), u64::from(*length));
+        match operation % 8 {
+            // QUIC delivers nothing behind the end of a stream.
+            0..=2 if ended.contains(&stream) => {}
+            0 | 1 => {
+                let fin = operation % 8 == 1 && ended.insert(stream);
+                gateway.handle_stream(now, stream, bytes, fin);
+                client.handle_stream(now, stream, bytes, fin);
+            }
+            2 => {
+                ended.insert(stream);
+                gateway.handle_reset(now, stream, code);
+                client.handle_reset(now, stream, code);
+            }
+            3 => {
+                gateway.handle_stopped(now, stream, code);
+                client.handle_stopped(now, stream, code);
+            }
+            4 => {
+                now += Duration::from_secs(code);
+                gateway.handle_timeout(now);
+                client.handle_timeout(now);
+            }
+            5 => {
+                gateway.admit(&assignment);
+                gateway.assign(&Assignment::default());
+            }
+            6 => gateway.refuse(&refusal),
+            _ => {
+                gateway.shutdown();
+                client.finish();
+            }
+        }
+        let actions = [
+            std::iter::from_fn(|| gateway.poll_action()).collect::<Vec<_>>(),
+            std::iter::from_fn(|| client.poll_action()).collect(),
+        ];
+        for (actions, closed) in actions.iter().zip(&mut closed) {
+            assert!(!*closed || actions.is_empty(), "{actions:?} behind a close");
+            *closed |= matches!(actions.last(), Some(Action::Close { .. }));
+            assert!(
+                actions.iter().map(written).sum::<usize>() < 100_000,
+                "no amplifier"
+            );
+        }
+        while gateway.poll_event().is_some() || client.poll_event().is_some() {}
+        assert!(!closed[0] || gateway.established().is_none());
+        assert!(!closed[1] || client.established().is_none());
+    }
+}
+
+fn written(action: &Action) -> usize {
+    match action {
+        Action::Write { bytes, .. } => bytes.len(),
+        Action::Close { reason, .. } => reason.len(),
+        Action::Reset { .. } | Action::StopSending { .. } => 0,
+    }
+}
+
+const ICMP_ERRORS: [IcmpError; 5] = [
+    IcmpError::NoRoute,
+    IcmpError::AdminProhibited,
+    IcmpError::SourcePolicy,
+    IcmpError::PacketTooBig { mtu: 1280 },
+    IcmpError::HopLimitExceeded,
+];

@@ -1,0 +1,107 @@
+//! A running `adit-server`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Setup;
+use crate::lab::process::Outcome;
+use crate::lab::{Namespace, Process, until};
+
+/// The gateway program inside its namespace; dropping it kills it.
+#[derive(Debug)]
+pub struct Gateway {
+    process: Process,
+    server: PathBuf,
+    config: PathBuf,
+    namespace: Namespace,
+}
+
+impl Gateway {
+    pub(super) fn start(setup: &Setup, namespace: &Namespace) -> Result<Self> {
+        let (server, config) = (setup.programs().server.clone(), setup.server_toml());
+        let mut run = Command::new(&server);
+        run.args(["run", "--config"])
+            .arg(&config)
+            .env("RUST_LOG", log_level());
+        let process = namespace.spawn(run)?;
+        let mut gateway = Self {
+            process,
+            server,
+            config,
+            namespace: namespace.clone(),
+        };
+        gateway.ready()?;
+        Ok(gateway)
+    }
+
+    fn ready(&mut self) -> Result<()> {
+        until(START, || {
+            self.process.still_runs()?;
+            Ok(self.status().ok())
+        })
+        .with_context(|| format!("the gateway is not ready:\n{}", self.process.last_words()))?;
+        Ok(())
+    }
+
+    /// `adit-server status --json`.
+    pub fn status(&self) -> Result<Value> {
+        let mut status = Command::new(&self.server);
+        status
+            .args(["status", "--json", "--config"])
+            .arg(&self.config);
+        let outcome = self.namespace.spawn(status)?.wait(ANSWER)?;
+        ensure!(
+            outcome.code == Some(0),
+            "adit-server status: {}",
+            outcome.stderr
+        );
+        serde_json::from_str(&outcome.stdout)
+            .with_context(|| format!("status is not JSON: {}", outcome.stdout))
+    }
+
+    /// The table for people.
+    pub fn status_text(&self) -> Result<String> {
+        let mut status = Command::new(&self.server);
+        status.args(["status", "--config"]).arg(&self.config);
+        Ok(self.namespace.spawn(status)?.wait(ANSWER)?.stdout)
+    }
+
+    /// The principals that are connected, in the order of `status`.
+    pub fn principals(&self) -> Result<Vec<String>> {
+        let status = self.status()?;
+        let sessions = status["sessions"]
+            .as_array()
+            .context("status has no sessions")?;
+        Ok(sessions
+            .iter()
+            .filter_map(|session| session["principal"].as_str().map(str::to_owned))
+            .collect())
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Asks it to stop and waits for its end.
+    pub fn stop(self) -> Result<Outcome> {
+        self.process.terminate()?;
+        self.process.wait(STOP)
+    }
+}
+
+/// What the programs log in tests: what a user would notice, unless asked for more.
+pub(super) fn log_level() -> String {
+    std::env::var("ADIT_TEST_LOG").unwrap_or_else(|_| "info".to_owned())
+}
+
+/// A debug build on a busy machine needs two seconds; a gateway that takes this long will not come.
+const START: Duration = Duration::from_secs(20);
+/// `status` is a question on a local socket.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Sessions are told, the host is restored.
+const STOP: Duration = Duration::from_secs(15);
