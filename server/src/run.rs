@@ -77,7 +77,8 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
             seed: state::random().map_err(state_failure)?,
         },
         limits: Limits {
-            max_udp_payload: mtu::max_udp_payload(link_mtu, false),
+            max_udp_payload: u16::try_from(mtu::max_udp_payload(usize::from(link_mtu), false))
+                .unwrap_or(u16::MAX),
             idle_timeout: config.idle_timeout,
             keep_alive: None,
         },

@@ -33,7 +33,8 @@ fn from_peer(criterion: &mut Criterion) {
         let mut out = vec![0; BATCH * length];
         group.bench_function(format!("{family}/{length}"), |bencher| {
             bencher.iter(|| {
-                for (n, (datagram, out)) in datagrams.iter().zip(out.chunks_mut(length)).enumerate() {
+                for (n, (datagram, out)) in datagrams.iter().zip(out.chunks_mut(length)).enumerate()
+                {
                     let prefix = datagram::parse(black_box(datagram)).expect("a prefix");
                     let packet = IpPacket::parse(&datagram[prefix.len..]).expect("a packet");
                     let verdict = gateway::from_peer(&table, n, &packet);
@@ -53,14 +54,17 @@ fn to_peer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("to_peer");
     group.throughput(Throughput::Elements(BATCH as u64));
     for (family, length, client, server) in shapes() {
-        let packets: Vec<Vec<u8>> =
-            (0..BATCH).map(|n| packet(server(n), client(n), length)).collect();
+        let packets: Vec<Vec<u8>> = (0..BATCH)
+            .map(|n| packet(server(n), client(n), length))
+            .collect();
         let prefix = datagram::prefix_len(0);
         let mut out = vec![0; BATCH * (prefix + length)];
         group.bench_function(format!("{family}/{length}"), |bencher| {
             bencher.iter(|| {
-                for (n, (bytes, out)) in
-                    packets.iter().zip(out.chunks_mut(prefix + length)).enumerate()
+                for (n, (bytes, out)) in packets
+                    .iter()
+                    .zip(out.chunks_mut(prefix + length))
+                    .enumerate()
                 {
                     let packet = IpPacket::parse(black_box(bytes)).expect("a packet");
                     assert_eq!(gateway::to_peer(&table, &packet), Verdict::Forward(n));
@@ -140,7 +144,9 @@ fn shapes() -> impl Iterator<Item = (&'static str, usize, Address, Address)> {
     let families: [(_, Address, Address); 2] =
         [("v4", client_v4, server_v4), ("v6", client_v6, server_v6)];
     families.into_iter().flat_map(|(family, client, server)| {
-        LENGTHS.into_iter().map(move |length| (family, length, client, server))
+        LENGTHS
+            .into_iter()
+            .map(move |length| (family, length, client, server))
     })
 }
 

@@ -66,8 +66,8 @@ impl Admission {
                 .leases
                 .lease_families(&identity.principal, v4.is_none(), v6.is_none(), now)
                 .map_err(|error| Refusal::new(RefusalKind::PoolExhausted, error.to_string()))?;
-            v4 = v4.or(lease.v4.map(IpAddr::V4));
-            v6 = v6.or(lease.v6.map(IpAddr::V6));
+            v4 = v4.or_else(|| lease.v4.map(IpAddr::V4));
+            v6 = v6.or_else(|| lease.v6.map(IpAddr::V6));
         }
         let addresses: Vec<IpNet> = v4
             .into_iter()

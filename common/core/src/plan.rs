@@ -54,7 +54,11 @@ impl NetworkPlan {
         // Ranges for single protocols may overlap those for all.
         let mut routes: BTreeSet<IpNet> = BTreeSet::new();
         // What cannot be sent from an address of the family is not routed.
-        for route in assignment.routes.iter().filter(|route| has(route.start().is_ipv4())) {
+        for route in assignment
+            .routes
+            .iter()
+            .filter(|route| has(route.start().is_ipv4()))
+        {
             for prefix in range::to_prefixes(route) {
                 routes.insert(prefix);
                 if routes.len() > MAX_ROUTES {
@@ -74,7 +78,12 @@ impl NetworkPlan {
         };
         // A site's own networks lie on this side, even where the policy lets the site reach them:
         // of equal prefixes the tunnel would win.
-        let own = |route: &IpNet| assignment.addresses.iter().any(|prefix| prefix.contains(route));
+        let own = |route: &IpNet| {
+            assignment
+                .addresses
+                .iter()
+                .any(|prefix| prefix.contains(route))
+        };
         routes.retain(|route| !own(route));
         if !options.full_tunnel {
             routes.retain(|prefix| prefix.prefix_len() > 0);
@@ -146,7 +155,10 @@ mod tests {
 
     #[test]
     fn a_sites_networks_are_not_routed_away_from_it() {
-        let assignment = assignment(&["10.9.0.2/32", "10.20.0.0/16"], &["10.20.0.0/16", "10.40.0.0/16"]);
+        let assignment = assignment(
+            &["10.9.0.2/32", "10.20.0.0/16"],
+            &["10.20.0.0/16", "10.40.0.0/16"],
+        );
         let plan = NetworkPlan::new(&assignment, PlanOptions::default()).unwrap();
         assert_eq!(plan.routes, ["10.40.0.0/16".parse().unwrap()]);
     }
@@ -155,7 +167,10 @@ mod tests {
     fn a_local_network_inside_a_route_is_a_collision() {
         let assignment = assignment(&["10.9.0.2/32"], &["192.168.0.0/16"]);
         let plan = NetworkPlan::new(&assignment, PlanOptions::default()).unwrap();
-        let local = ["192.168.1.0/24".parse().unwrap(), "172.16.0.0/24".parse().unwrap()];
+        let local = [
+            "192.168.1.0/24".parse().unwrap(),
+            "172.16.0.0/24".parse().unwrap(),
+        ];
         assert_eq!(plan.collisions(&local).len(), 1);
     }
 }

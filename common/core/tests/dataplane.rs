@@ -29,7 +29,10 @@ const GONE: usize = 3;
 fn a_permitted_packet_goes_inside_and_its_reply_comes_back() {
     let world = World::new();
     for (alice, office) in [(ALICE_V4, OFFICE_V4), (ALICE_V6, OFFICE_V6)] {
-        assert_eq!(world.from(ALICE, alice, office), Verdict::Forward(Target::Inside));
+        assert_eq!(
+            world.from(ALICE, alice, office),
+            Verdict::Forward(Target::Inside)
+        );
         assert_eq!(world.to(office, alice), Verdict::Forward(ALICE));
     }
 }
@@ -38,7 +41,10 @@ fn a_permitted_packet_goes_inside_and_its_reply_comes_back() {
 fn a_denied_packet_is_answered_with_icmp_prohibited_in_both_directions() {
     let world = World::new();
     let prohibited = IcmpError::AdminProhibited;
-    assert_eq!(world.from(ALICE, ALICE_V4, "8.8.8.8"), Verdict::Reply(prohibited));
+    assert_eq!(
+        world.from(ALICE, ALICE_V4, "8.8.8.8"),
+        Verdict::Reply(prohibited)
+    );
     assert_eq!(world.to("8.8.8.8", ALICE_V4), Verdict::Reply(prohibited));
 }
 
@@ -54,10 +60,16 @@ fn a_source_that_is_not_the_sessions_own_is_refused() {
 #[test]
 fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it() {
     let world = World::new();
-    assert_eq!(world.from(SITE, "10.20.7.7", OFFICE_V4), Verdict::Forward(Target::Inside));
+    assert_eq!(
+        world.from(SITE, "10.20.7.7", OFFICE_V4),
+        Verdict::Forward(Target::Inside)
+    );
     let verdict = world.from(SITE, BOB_AT_SITE, OFFICE_V4);
     assert_eq!(verdict, Verdict::Reply(IcmpError::SourcePolicy));
-    assert_eq!(world.from(BOB, BOB_AT_SITE, OFFICE_V4), Verdict::Forward(Target::Inside));
+    assert_eq!(
+        world.from(BOB, BOB_AT_SITE, OFFICE_V4),
+        Verdict::Forward(Target::Inside)
+    );
     assert_eq!(world.to(OFFICE_V4, BOB_AT_SITE), Verdict::Forward(BOB));
 }
 
@@ -92,7 +104,10 @@ fn a_packet_to_oneself_does_not_circle() {
 
 #[test]
 fn a_packet_for_nobody_has_no_route() {
-    assert_eq!(World::new().to(OFFICE_V4, "10.99.0.77"), Verdict::Reply(IcmpError::NoRoute));
+    assert_eq!(
+        World::new().to(OFFICE_V4, "10.99.0.77"),
+        Verdict::Reply(IcmpError::NoRoute)
+    );
 }
 
 #[test]
@@ -103,7 +118,9 @@ fn what_does_not_fit_is_told_the_largest_size() {
         to_peer(&world, &IpPacket::parse(&bytes).unwrap())
     };
     assert_eq!(verdict(MAX_PACKET), Verdict::Forward(ALICE));
-    let too_big = IcmpError::PacketTooBig { mtu: MAX_PACKET as u32 };
+    let too_big = IcmpError::PacketTooBig {
+        mtu: MAX_PACKET as u32,
+    };
     assert_eq!(verdict(MAX_PACKET + 1), Verdict::Reply(too_big));
 }
 
@@ -111,14 +128,32 @@ fn what_does_not_fit_is_told_the_largest_size() {
 fn what_is_not_unicast_is_dropped_without_an_answer() {
     let world = World::new();
     let dropped = Verdict::Drop(DropReason::NotUnicast);
-    for bad in ["224.0.0.1", "255.255.255.255", "0.0.0.0", "127.0.0.1", "169.254.1.1"] {
-        assert_eq!(world.from(ALICE, ALICE_V4, bad), dropped.map(|()| Target::Inside), "{bad}");
-        assert_eq!(world.from(ALICE, bad, OFFICE_V4), dropped.map(|()| Target::Inside), "{bad}");
+    for bad in [
+        "224.0.0.1",
+        "255.255.255.255",
+        "0.0.0.0",
+        "127.0.0.1",
+        "169.254.1.1",
+    ] {
+        assert_eq!(
+            world.from(ALICE, ALICE_V4, bad),
+            dropped.map(|()| Target::Inside),
+            "{bad}"
+        );
+        assert_eq!(
+            world.from(ALICE, bad, OFFICE_V4),
+            dropped.map(|()| Target::Inside),
+            "{bad}"
+        );
         assert_eq!(world.to(bad, ALICE_V4), dropped.map(|()| ALICE), "{bad}");
         assert_eq!(to_gateway(ALICE_V4, bad), dropped, "{bad}");
     }
     for bad in ["ff02::1", "::", "::1", "fe80::1"] {
-        assert_eq!(world.from(ALICE, ALICE_V6, bad), dropped.map(|()| Target::Inside), "{bad}");
+        assert_eq!(
+            world.from(ALICE, ALICE_V6, bad),
+            dropped.map(|()| Target::Inside),
+            "{bad}"
+        );
         assert_eq!(world.to(bad, ALICE_V6), dropped.map(|()| ALICE), "{bad}");
         assert_eq!(from_gateway(bad, ALICE_V6), dropped, "{bad}");
     }
@@ -129,7 +164,10 @@ fn a_session_that_ended_gets_nothing() {
     let world = World::new();
     let gone = DropReason::SessionGone;
     assert_eq!(world.to(OFFICE_V4, "10.99.0.9"), Verdict::Drop(gone));
-    assert_eq!(world.from(GONE, "10.99.0.9", OFFICE_V4), Verdict::Drop(gone));
+    assert_eq!(
+        world.from(GONE, "10.99.0.9", OFFICE_V4),
+        Verdict::Drop(gone)
+    );
 }
 
 #[test]
@@ -147,18 +185,37 @@ fn a_routers_icmp_error_reaches_the_one_whose_packet_it_quotes() {
             to_peer(&world, &IpPacket::parse(&bytes).unwrap())
         };
         assert_eq!(error(alice, office), Verdict::Forward(ALICE));
-        let elsewhere = if alice.contains(':') { "2001:db8::8" } else { "8.8.8.8" };
+        let elsewhere = if alice.contains(':') {
+            "2001:db8::8"
+        } else {
+            "8.8.8.8"
+        };
         let prohibited = Verdict::Reply(IcmpError::AdminProhibited);
-        assert_eq!(error(alice, elsewhere), prohibited, "she may not send there");
+        assert_eq!(
+            error(alice, elsewhere),
+            prohibited,
+            "she may not send there"
+        );
         // An error that is addressed to her, but about a packet that is not hers.
-        let not_hers = if alice.contains(':') { OFFICE_V6 } else { BOB_V4 };
+        let not_hers = if alice.contains(':') {
+            OFFICE_V6
+        } else {
+            BOB_V4
+        };
         let quoted = packet(not_hers, office, UDP, &[0; 8]);
-        let mut payload = if alice.contains(':') { vec![2, 0] } else { vec![3, 4] };
+        let mut payload = if alice.contains(':') {
+            vec![2, 0]
+        } else {
+            vec![3, 4]
+        };
         payload.resize(8, 0);
         payload.extend(quoted);
         let icmp = if alice.contains(':') { 58 } else { 1 };
         let bytes = packet(router, alice, icmp, &payload);
-        assert_eq!(to_peer(&world, &IpPacket::parse(&bytes).unwrap()), prohibited);
+        assert_eq!(
+            to_peer(&world, &IpPacket::parse(&bytes).unwrap()),
+            prohibited
+        );
     }
 }
 
@@ -171,15 +228,25 @@ fn an_icmp_message_that_is_no_error_or_quotes_too_little_follows_the_rules_of_ev
         payload.extend(&quoted[..length]);
         let bytes = packet("192.0.2.1", ALICE_V4, 1, &payload);
         let verdict = to_peer(&world, &IpPacket::parse(&bytes).unwrap());
-        assert_eq!(verdict, Verdict::Reply(IcmpError::AdminProhibited), "type {kind}, {length}");
+        assert_eq!(
+            verdict,
+            Verdict::Reply(IcmpError::AdminProhibited),
+            "type {kind}, {length}"
+        );
     }
 }
 
 #[test]
 fn a_client_sends_only_from_its_addresses_and_only_where_routes_lead() {
     assert_eq!(to_gateway(ALICE_V4, OFFICE_V4), Verdict::Forward(()));
-    assert_eq!(to_gateway("192.168.1.5", OFFICE_V4), Verdict::Reply(IcmpError::SourcePolicy));
-    assert_eq!(to_gateway(ALICE_V4, "8.8.8.8"), Verdict::Reply(IcmpError::NoRoute));
+    assert_eq!(
+        to_gateway("192.168.1.5", OFFICE_V4),
+        Verdict::Reply(IcmpError::SourcePolicy)
+    );
+    assert_eq!(
+        to_gateway(ALICE_V4, "8.8.8.8"),
+        Verdict::Reply(IcmpError::NoRoute)
+    );
 }
 
 #[test]
@@ -211,7 +278,10 @@ fn before_anything_is_assigned_nothing_passes() {
     let view = ClientView::default();
     let refused = Verdict::Reply(IcmpError::SourcePolicy);
     assert_eq!(client::to_gateway(&view, MAX_PACKET, &packet), refused);
-    assert_eq!(client::from_gateway(&view, &packet), Verdict::Drop(DropReason::NoRoute));
+    assert_eq!(
+        client::from_gateway(&view, &packet),
+        Verdict::Drop(DropReason::NoRoute)
+    );
 }
 
 #[test]
@@ -326,7 +396,12 @@ fn from_gateway(source: &str, destination: &str) -> Verdict<()> {
 }
 
 fn view() -> ClientView {
-    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+    let nets = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect::<Vec<_>>()
+    };
     ClientView::new(
         nets(&["10.99.0.2/32", "fd00:99::2/128"]),
         from_prefixes(&nets(&["10.0.0.0/16", "fd00:1::/64"])),
@@ -346,8 +421,19 @@ fn identity(name: &str) -> Identity {
 
 /// Mostly addresses that mean something here.
 fn any_address() -> impl Strategy<Value = IpAddr> {
-    let known = [ALICE_V4, BOB_V4, BOB_AT_SITE, "10.20.7.7", "10.99.0.4", "10.99.0.9", OFFICE_V4,
-        ALICE_V6, OFFICE_V6, "224.0.0.1", "8.8.8.8"];
+    let known = [
+        ALICE_V4,
+        BOB_V4,
+        BOB_AT_SITE,
+        "10.20.7.7",
+        "10.99.0.4",
+        "10.99.0.9",
+        OFFICE_V4,
+        ALICE_V6,
+        OFFICE_V6,
+        "224.0.0.1",
+        "8.8.8.8",
+    ];
     prop_oneof![
         9 => proptest::sample::select(known.map(ip).to_vec()),
         1 => any::<[u8; 4]>().prop_map(IpAddr::from),

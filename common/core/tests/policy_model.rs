@@ -59,7 +59,11 @@ impl Model {
     fn text(&self) -> String {
         let mut text = format!("[groups]\neng = {:?}\n", self.eng);
         for rule in &self.rules {
-            let _ = write!(text, "\n[[allow]]\nwho = {:?}\nto = {:?}\n", rule.who, rule.to);
+            let _ = write!(
+                text,
+                "\n[[allow]]\nwho = {:?}\nto = {:?}\n",
+                rule.who, rule.to
+            );
         }
         text
     }
@@ -114,7 +118,9 @@ proptest! {
 #[test]
 fn an_empty_policy_lets_nobody_in() {
     let policy = Policy::parse("", "policy.toml").unwrap();
-    let refusal = policy.access(&identity(NAMES[0], GROUPS.to_vec())).unwrap_err();
+    let refusal = policy
+        .access(&identity(NAMES[0], GROUPS.to_vec()))
+        .unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::NoAccess);
 }
 
@@ -123,14 +129,21 @@ fn a_site_or_a_fixed_address_without_a_rule_gives_no_access() {
     let text = "[[site]]\nprincipal = \"alice@example.com\"\nnetworks = [\"10.20.0.0/16\"]\n\
                 [[principal]]\nname = \"alice@example.com\"\naddresses = [\"10.9.0.9\"]\n";
     let policy = Policy::parse(text, "policy.toml").unwrap();
-    assert!(policy.access(&identity("alice@example.com", Vec::new())).is_err());
+    assert!(
+        policy
+            .access(&identity("alice@example.com", Vec::new()))
+            .is_err()
+    );
     assert_eq!(policy.warnings().len(), 2);
 }
 
 fn model() -> impl Strategy<Value = Model> {
     let rule = (subsequence(WHO, 0..=2), subsequence(PREFIXES, 0..=3))
         .prop_map(|(who, to)| Rule { who, to });
-    (proptest::collection::vec(rule, 0..6), subsequence(NAMES, 0..=NAMES.len()))
+    (
+        proptest::collection::vec(rule, 0..6),
+        subsequence(NAMES, 0..=NAMES.len()),
+    )
         .prop_map(|(rules, eng)| Model { rules, eng })
 }
 
@@ -155,7 +168,13 @@ fn identity(name: &str, groups: Vec<&str>) -> Identity {
 
 const NAMES: &[&str] = &["alice@example.com", "bob@example.com", "branch.example.com"];
 const GROUPS: &[&str] = &["eng", "ops"];
-const WHO: &[&str] = &["*", "group:eng", "group:ops", "alice@example.com", "branch.example.com"];
+const WHO: &[&str] = &[
+    "*",
+    "group:eng",
+    "group:ops",
+    "alice@example.com",
+    "branch.example.com",
+];
 /// Nested, equal in two rules, adjacent, and everything.
 const PREFIXES: &[&str] = &[
     "0.0.0.0/0",

@@ -128,11 +128,15 @@ fn address() -> impl Strategy<Value = IpAddr> {
 }
 
 fn address_v4() -> BoxedStrategy<IpAddr> {
-    (0..16u8).prop_map(|host| IpAddr::from([10, 0, 0, host])).boxed()
+    (0..16u8)
+        .prop_map(|host| IpAddr::from([10, 0, 0, host]))
+        .boxed()
 }
 
 fn address_v6() -> BoxedStrategy<IpAddr> {
-    (0..16u16).prop_map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host])).boxed()
+    (0..16u16)
+        .prop_map(|host| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]))
+        .boxed()
 }
 
 fn empty() -> Leases {

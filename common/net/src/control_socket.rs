@@ -15,9 +15,9 @@ mod unix;
 mod unsupported;
 
 #[cfg(unix)]
-pub use unix::{Request, Server, ask};
+pub use unix::{Connection, Listener, ask};
 #[cfg(not(unix))]
-pub use unsupported::{Request, Server, ask};
+pub use unsupported::{Connection, Listener, ask};
 
 /// Why the socket could not be made, or a question not be answered.
 #[derive(Debug, Error)]
@@ -41,8 +41,14 @@ pub enum ControlError {
         /// The socket.
         path: PathBuf,
     },
-    /// The program did not answer in time.
-    #[error("no answer from {} within {seconds} seconds", path.display())]
+    /// A peer that is neither root nor the user this program runs as.
+    #[error("user {user} may not ask")]
+    Stranger {
+        /// The peer's user id.
+        user: u32,
+    },
+    /// The other end said nothing in time.
+    #[error("nothing came through {} within {seconds} seconds", path.display())]
     Silent {
         /// The socket.
         path: PathBuf,
@@ -50,8 +56,8 @@ pub enum ControlError {
         seconds: u64,
     },
     /// What came is not what was expected, as between two versions.
-    #[error("the answer from {} is not understood", path.display())]
-    Answer {
+    #[error("what came through {} is not understood", path.display())]
+    Misunderstood {
         /// The socket.
         path: PathBuf,
         /// What does not parse.
@@ -77,8 +83,8 @@ impl ControlError {
             Self::AlreadyRunning { .. } => Some("stop it first, or choose another socket"),
             Self::Permission { .. } => Some("run as root, or as the user the program runs as"),
             Self::Silent { .. } => Some("it may be overloaded; its log tells more"),
-            Self::Answer { .. } => Some("both programs should be of the same version"),
-            Self::System { .. } => None,
+            Self::Misunderstood { .. } => Some("both programs should be of the same version"),
+            Self::Stranger { .. } | Self::System { .. } => None,
         }
     }
 }

@@ -22,6 +22,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use adit_core::plan::NetworkPlan;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -34,9 +35,9 @@ mod linux;
 mod unsupported;
 
 #[cfg(target_os = "linux")]
-pub use linux::Host;
+pub use linux::{Host, connected, has_ipv6, interface_index, largest_link_mtu, route_to};
 #[cfg(not(target_os = "linux"))]
-pub use unsupported::Host;
+pub use unsupported::{Host, connected, has_ipv6, interface_index, largest_link_mtu, route_to};
 
 /// How the host shall look for one tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,25 @@ pub struct Network {
     pub forwarding: bool,
     /// Sources whose packets leave through other interfaces with the host's own address (IP masquerading).
     pub masquerade: Vec<IpNet>,
+}
+
+impl Network {
+    /// What a client's plan asks for, whose own packets carry `mark`.
+    pub fn for_client(plan: &NetworkPlan, mtu: u16, mark: u32) -> Self {
+        let blocked = [(plan.block_v4, Family::V4), (plan.block_v6, Family::V6)];
+        Self {
+            mtu,
+            addresses: plan.addresses.clone(),
+            routes: plan.routes.clone(),
+            routing: Routing::Unmarked { mark },
+            unreachable: blocked
+                .into_iter()
+                .filter_map(|(blocked, family)| blocked.then_some(family))
+                .collect(),
+            forwarding: false,
+            masquerade: Vec::new(),
+        }
+    }
 }
 
 /// Which packets the routes of a [`Network`] are for.
@@ -91,7 +111,7 @@ impl Family {
     }
 }
 
-/// A network one of the host's other interfaces is part of.
+/// A network the host is part of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connected {
     /// Its prefix.

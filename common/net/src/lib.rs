@@ -1,9 +1,9 @@
 //! The operating-system shell of Adit: everything a program needs from the host and nothing else.
 //!
 //! The packet path uses [`tun`], [`udp`] and [`poll`]: plain system calls on one thread, no async runtime,
-//! no lock. The control plane uses [`host`] (addresses, routes, rules, forwarding, masquerading; journalled
-//! before they are made and undone afterwards), [`files`], [`control_socket`], [`signals`], [`clock`] and
-//! [`log`].
+//! no lock; [`data_loop`] joins them. The control plane uses [`host`] (addresses, routes, rules, forwarding, masquerading; journalled
+//! before they are made and undone afterwards), [`files`], [`control_socket`], [`signals`], [`clock`],
+//! [`log`] and [`exit`].
 //!
 //! This crate decides nothing about packets or peers. It holds the only `unsafe` code of the workspace and the
 //! only code that knows an operating system: `<module>/linux.rs`, beside which an `unsupported.rs` keeps the
@@ -17,6 +17,8 @@
 pub mod arena;
 pub mod clock;
 pub mod control_socket;
+pub mod data_loop;
+pub mod exit;
 pub mod files;
 pub mod host;
 pub mod log;

@@ -42,6 +42,17 @@ impl Signals {
             _ = self.hangup.recv() => Signal::Reload,
         }
     }
+
+    /// Waits for a signal to stop and returns its name; SIGHUP is ignored meanwhile. Safe to cancel.
+    pub async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.hangup.recv() => {}
+            }
+        }
+    }
 }
 
 #[cfg(not(unix))]
@@ -56,6 +67,13 @@ impl Signals {
         match tokio::signal::ctrl_c().await {
             Ok(()) => Signal::Stop,
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits for a signal to stop and returns its name. Safe to cancel.
+    pub async fn stop(&mut self) -> &'static str {
+        match self.next().await {
+            Signal::Stop | Signal::Reload => "Ctrl-C",
         }
     }
 }

@@ -383,20 +383,11 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 fn size_buffers(socket: &Socket, options: &UdpOptions) -> Buffers {
     let receive = os::size_receive_buffer(socket, options.receive_buffer);
     let send = os::size_send_buffer(socket, options.send_buffer);
-    let buffers = Buffers {
+    Buffers {
         receive,
         send,
         capped: receive < options.receive_buffer || send < options.send_buffer,
-    };
-    if let Some(hint) = buffers.hint() {
-        tracing::warn!(
-            receive,
-            send,
-            hint,
-            "the kernel caps the socket buffers; bursts will be lost"
-        );
     }
-    buffers
 }
 
 /// EIO and EINVAL are how drivers and old kernels refuse segmentation (quinn-udp, `unix.rs`).

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_core::admission::Admission;
 use adit_core::close::{Refusal, RefusalKind};
@@ -120,12 +120,18 @@ pub struct Gateway {
     /// Links still in their handshake, to be counted against a flood.
     handshakes: BTreeSet<Key>,
     /// Refused links that are closed when their time to read the refusal is over.
-    lingering: BTreeSet<(Instant, Key)>,
+    lingering: BTreeMap<(Instant, Key), Lingering>,
     timers: BTreeSet<(Instant, Key)>,
     inside: VecDeque<Bytes>,
     events: VecDeque<GatewayEvent>,
     /// Packets of sessions that ended, and packets that belong to no session.
     totals: Counters,
+}
+
+/// A link that is closed soon, unless another took its place.
+struct Lingering {
+    serial: u64,
+    kind: RefusalKind,
 }
 
 impl Gateway {
@@ -151,7 +157,7 @@ impl Gateway {
             epoch: config.epoch,
             next_id: 1,
             handshakes: BTreeSet::new(),
-            lingering: BTreeSet::new(),
+            lingering: BTreeMap::new(),
             timers: BTreeSet::new(),
             inside: VecDeque::new(),
             events: VecDeque::new(),
@@ -227,7 +233,7 @@ impl Gateway {
         [
             self.links.poll_timeout(),
             self.timers.first().map(|(due, _)| *due),
-            self.lingering.first().map(|(due, _)| *due),
+            self.lingering.keys().next().map(|(due, _)| *due),
         ]
         .into_iter()
         .flatten()
@@ -268,11 +274,20 @@ impl Gateway {
             }
             Notice::Report(Report::Ended { reason }) => {
                 self.forget_session(now, key, &reason);
-                self.lingering.insert((now + session::REFUSAL_LINGER, key));
+                self.linger(now, key, RefusalKind::RequestTimeout);
             }
             Notice::Report(Report::Packet(packet)) => self.receive_packet(now, key, packet),
             // A client may tell what lies behind it; what it may use is the policy's to say.
             Notice::Report(Report::PeerAssigned(_) | Report::PeerRoutes(_)) => {}
+        }
+    }
+
+    /// Gives a link without a session a little time, then closes it for `kind`.
+    fn linger(&mut self, now: Instant, key: Key, kind: RefusalKind) {
+        if let Some(link) = self.links.get(key) {
+            let serial = link.serial;
+            self.lingering
+                .insert((now + REFUSAL_LINGER, key), Lingering { serial, kind });
         }
     }
 
@@ -281,6 +296,8 @@ impl Gateway {
     }
 }
 
+/// How long a refused client has to read the refusal before the connection is closed.
+const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 /// Handshakes in progress above which a client must first prove its address (RFC 9000 §8.1.2).
 const RETRY_ABOVE: usize = 64;
 /// Handshakes in progress above which new ones are refused: some 20 MiB of state.

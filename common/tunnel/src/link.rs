@@ -42,6 +42,8 @@ pub(crate) enum Notice<R> {
 
 pub(crate) struct Link<M> {
     pub(crate) connection: Connection,
+    /// Tells this link from an earlier one at the same place in the table.
+    pub(crate) serial: u64,
     /// Present from the end of the handshake on.
     pub(crate) machine: Option<M>,
     writes: BTreeMap<u64, Write>,
@@ -56,9 +58,10 @@ struct Write {
 }
 
 impl<M: Machine> Link<M> {
-    pub(crate) fn new(connection: Connection, now: Instant) -> Self {
+    pub(crate) fn new(connection: Connection, serial: u64, now: Instant) -> Self {
         Self {
             connection,
+            serial,
             machine: None,
             writes: BTreeMap::new(),
             handshake_deadline: Some(now + HANDSHAKE_TIMEOUT),
@@ -244,8 +247,8 @@ impl<M: Machine> Link<M> {
                     }
                 }
                 Action::Close { code, reason } => {
+                    // The machine stays: what it has to report is not lost.
                     self.close(now, code, &reason);
-                    self.machine = None;
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
+    ClientConfig, ConnectError, Connection, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
     EndpointConfig, Incoming, SendDatagramError, ServerConfig, Transmit,
 };
 
@@ -36,6 +36,7 @@ pub(crate) struct Links<M> {
     unsent: VecDeque<Key>,
     /// Answers of the endpoint itself: version negotiation, Retry, refusals, resets.
     responses: VecDeque<(Transmit, Vec<u8>)>,
+    next_serial: u64,
 }
 
 struct Slot<M> {
@@ -54,6 +55,7 @@ impl<M: Machine> Links<M> {
             unserviced: VecDeque::new(),
             unsent: VecDeque::new(),
             responses: VecDeque::new(),
+            next_serial: 0,
         }
     }
 
@@ -112,7 +114,7 @@ impl<M: Machine> Links<M> {
         let mut buf = Vec::new();
         match self.endpoint.accept(incoming, now, &mut buf, None) {
             Ok((ConnectionHandle(key), connection)) => {
-                self.insert(key, Link::new(connection, now));
+                self.insert(now, key, connection);
                 Some(key)
             }
             Err(error) => {
@@ -147,7 +149,7 @@ impl<M: Machine> Links<M> {
     ) -> Result<Key, ConnectError> {
         let (ConnectionHandle(key), connection) =
             self.endpoint.connect(now, config, remote, server_name)?;
-        self.insert(key, Link::new(connection, now));
+        self.insert(now, key, connection);
         Ok(key)
     }
 
@@ -268,7 +270,9 @@ impl<M: Machine> Links<M> {
         None
     }
 
-    fn insert(&mut self, key: Key, link: Link<M>) {
+    fn insert(&mut self, now: Instant, key: Key, connection: Connection) {
+        let link = Link::new(connection, self.next_serial, now);
+        self.next_serial += 1;
         if self.slots.len() <= key {
             self.slots.resize_with(key + 1, || None);
         }

@@ -71,7 +71,7 @@ impl Client {
             let has_address = status["addresses"]
                 .as_array()
                 .is_some_and(|addresses| !addresses.is_empty());
-            Ok((status["state"] == "connected" && has_address).then_some(()))
+            Ok((status["state"] == "up" && has_address).then_some(()))
         });
         if let Err(error) = result {
             let words = self.process()?.last_words();

@@ -31,7 +31,7 @@ impl ClientView {
         let mut highest_end: Vec<IpAddr> = Vec::with_capacity(routes.len());
         for range in &routes {
             let before = highest_end.last().copied();
-            highest_end.push(before.map_or(range.end(), |before| before.max(range.end())));
+            highest_end.push(before.map_or_else(|| range.end(), |before| before.max(range.end())));
         }
         Self {
             addresses,
@@ -41,12 +41,16 @@ impl ClientView {
     }
 
     fn is_mine(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|prefix| prefix.contains(&address))
+        self.addresses
+            .iter()
+            .any(|prefix| prefix.contains(&address))
     }
 
     /// RFC 9484 §4.7.3: a range is for one protocol or for all; ICMP passes with every protocol.
     fn is_routed(&self, address: IpAddr, protocol: u8) -> bool {
-        let candidates = self.routes.partition_point(|range| range.start() <= address);
+        let candidates = self
+            .routes
+            .partition_point(|range| range.start() <= address);
         let any = matches!(protocol, ICMP | ICMPV6);
         (0..candidates)
             .rev()

@@ -69,7 +69,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Policy, ConfigError> {
     let mut warnings = Vec::new();
     let pools = pools(&source, raw.pool)?;
     let sites = sites(&source, pools, raw.site)?;
-    let fixed = fixed(&source, raw.principal)?;
+    let fixed = fixed(&source, pools, &sites, raw.principal)?;
     let rules = rules(&source, raw.allow, &mut warnings)?;
     let groups = groups(&source, raw.groups, &rules, &mut warnings)?;
     warn_unreachable(&source, &rules, &fixed, &sites, &mut warnings);
@@ -81,7 +81,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Policy, ConfigError> {
         sites: sites
             .into_iter()
             .map(|(principal, networks)| {
-                (principal, networks.into_iter().map(|(net, _)| net).collect())
+                (
+                    principal,
+                    networks.into_iter().map(|(net, _)| net).collect(),
+                )
             })
             .collect(),
         warnings,
@@ -120,9 +123,8 @@ fn pools(source: &Source<'_>, raw: Option<RawPool>) -> Result<Pools, ConfigError
     let Some(raw) = raw else {
         return Ok(Pools::default());
     };
-    let checked = |net: IpNet, span: Range<usize>, key: &str| {
-        source.prefix(&Spanned::new(span, net), key)
-    };
+    let checked =
+        |net: IpNet, span: Range<usize>, key: &str| source.prefix(&Spanned::new(span, net), key);
     if let Some(v4) = &raw.v4 {
         checked(IpNet::V4(*v4.get_ref()), v4.span(), "pool.v4")?;
     }
@@ -180,6 +182,8 @@ fn sites(source: &Source<'_>, pools: Pools, raw: Vec<RawSite>) -> Result<Sites, 
 
 fn fixed(
     source: &Source<'_>,
+    pools: Pools,
+    sites: &Sites,
     raw: Vec<RawPrincipal>,
 ) -> Result<BTreeMap<Principal, Vec<IpAddr>>, ConfigError> {
     let mut fixed: BTreeMap<Principal, Vec<IpAddr>> = BTreeMap::new();
@@ -198,10 +202,24 @@ fn fixed(
             if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
                 return Err(error(format!("{ip} cannot be the address of a client")));
             }
+            if is_reserved(pools, ip) {
+                return Err(error(format!("{ip} is no host address of its pool")));
+            }
+            // A single address can be somebody's network; the exact prefix has one owner.
+            let host = IpNet::from(ip);
+            let site = sites.iter().find(|(owner, networks)| {
+                **owner != principal && networks.iter().any(|(network, _)| *network == host)
+            });
+            if let Some((owner, _)) = site {
+                return Err(error(format!("{ip} belongs to the site {owner} already")));
+            }
             if let Some(owner) = owners.get(&ip) {
                 return Err(error(format!("{ip} belongs to {owner} already")));
             }
-            if addresses.iter().any(|known| known.is_ipv4() == ip.is_ipv4()) {
+            if addresses
+                .iter()
+                .any(|known| known.is_ipv4() == ip.is_ipv4())
+            {
                 return Err(error(format!("{ip} is the second address of its family")));
             }
             owners.insert(ip, principal.clone());
@@ -210,6 +228,19 @@ fn fixed(
         fixed.insert(principal, addresses);
     }
     Ok(fixed)
+}
+
+/// The addresses of a pool that no host may have: network and broadcast of IPv4, and the
+/// subnet-router anycast address of IPv6 (RFC 4291 §2.6.1). Pairs and single addresses have none.
+fn is_reserved(pools: Pools, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => pools.v4.is_some_and(|pool| {
+            pool.prefix_len() < 31 && (ip == pool.network() || ip == pool.broadcast())
+        }),
+        IpAddr::V6(ip) => pools
+            .v6
+            .is_some_and(|pool| pool.prefix_len() < 127 && ip == pool.network()),
+    }
 }
 
 fn rules(
@@ -234,7 +265,11 @@ fn rules(
                 text => match text.strip_prefix("group:") {
                     Some(group) if !group.is_empty() => Who::Group(group.to_owned()),
                     Some(_) => {
-                        return Err(source.error(entry.span(), "allow.who", "a group without name"));
+                        return Err(source.error(
+                            entry.span(),
+                            "allow.who",
+                            "a group without name",
+                        ));
                     }
                     None => Who::Principal(source.principal(entry, "allow.who")?),
                 },
@@ -342,11 +377,23 @@ mod tests {
     #[test]
     fn every_error_has_its_line() {
         for (text, expected) in [
-            ("[pool]\nv4 = \"10.0.0.1/24\"", "p.toml:2: pool.v4: 10.0.0.1/24 has host bits set"),
+            (
+                "[pool]\nv4 = \"10.0.0.1/24\"",
+                "p.toml:2: pool.v4: 10.0.0.1/24 has host bits set",
+            ),
             ("[pool]\nv5 = 1", "p.toml:2: unknown field `v5`"),
-            ("\n[[allow]]\nwho = [\"a@b\"]\nto = [\"10.0.0.0/33\"]", "p.toml:4: "),
-            ("[[allow]]\nwho = [\"a@\"]\nto = []", "p.toml:2: allow.who: mail address"),
-            ("[[allow]]\nwho = [\"group:\"]\nto = []", "p.toml:2: allow.who: a group without name"),
+            (
+                "\n[[allow]]\nwho = [\"a@b\"]\nto = [\"10.0.0.0/33\"]",
+                "p.toml:4: ",
+            ),
+            (
+                "[[allow]]\nwho = [\"a@\"]\nto = []",
+                "p.toml:2: allow.who: mail address",
+            ),
+            (
+                "[[allow]]\nwho = [\"group:\"]\nto = []",
+                "p.toml:2: allow.who: a group without name",
+            ),
             (
                 "[[principal]]\nname = \"a@b.c\"\naddresses = [\"10.0.0.1\"]\n\
                  [[principal]]\nname = \"d@e.f\"\naddresses = [\"10.0.0.1\"]",
@@ -361,9 +408,21 @@ mod tests {
                 "[pool]\nv4 = \"10.1.0.0/24\"\n[[site]]\nprincipal = \"a.b\"\nnetworks = [\"10.0.0.0/8\"]",
                 "p.toml:5: site.networks: 10.0.0.0/8 overlaps the pool 10.1.0.0/24",
             ),
+            (
+                "[pool]\nv4 = \"10.1.0.0/24\"\n[[principal]]\nname = \"a.b\"\naddresses = [\"10.1.0.255\"]",
+                "p.toml:5: principal.addresses: 10.1.0.255 is no host address of its pool",
+            ),
+            (
+                "[[site]]\nprincipal = \"a.b\"\nnetworks = [\"10.2.0.9/32\"]\n\
+                 [[principal]]\nname = \"c.d\"\naddresses = [\"10.2.0.9\"]",
+                "p.toml:6: principal.addresses: 10.2.0.9 belongs to the site a.b already",
+            ),
         ] {
             let message = error(text);
-            assert!(message.starts_with(expected), "{message}\nexpected {expected}");
+            assert!(
+                message.starts_with(expected),
+                "{message}\nexpected {expected}"
+            );
         }
     }
 

@@ -229,8 +229,8 @@ impl Leases {
             return false;
         };
         // In a /31 or /32 every address is a host (RFC 3021).
-        let is_host = pool.prefix_len() >= 31
-            || (address != pool.network() && address != pool.broadcast());
+        let is_host =
+            pool.prefix_len() >= 31 || (address != pool.network() && address != pool.broadcast());
         pool.contains(&address) && is_host && self.is_free(address.into())
     }
 
@@ -289,12 +289,17 @@ mod tests {
         let first = leases.lease(&who("alice@example.com"), 1).unwrap();
         leases.release(&who("alice@example.com"), 2);
         for n in 0..100 {
-            leases.lease(&who(&format!("user{n}@example.com")), 3).unwrap();
+            leases
+                .lease(&who(&format!("user{n}@example.com")), 3)
+                .unwrap();
         }
         assert_eq!(leases.lease(&who("alice@example.com"), 4).unwrap(), first);
         let mut restarted = Leases::new(pools("10.0.0.0/24"), []);
         restarted.restore(leases.entries());
-        assert_eq!(restarted.lease(&who("alice@example.com"), 5).unwrap(), first);
+        assert_eq!(
+            restarted.lease(&who("alice@example.com"), 5).unwrap(),
+            first
+        );
     }
 
     #[test]
@@ -303,10 +308,19 @@ mod tests {
         let mut leases = Leases::new(pools("10.0.0.0/29"), [reserved]);
         let mut given = BTreeSet::new();
         for n in 0..5 {
-            given.insert(leases.lease(&who(&format!("u{n}@e.com")), 1).unwrap().v4.unwrap());
+            given.insert(
+                leases
+                    .lease(&who(&format!("u{n}@e.com")), 1)
+                    .unwrap()
+                    .v4
+                    .unwrap(),
+            );
         }
         let all: Vec<String> = given.iter().map(ToString::to_string).collect();
-        assert_eq!(all, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]);
+        assert_eq!(
+            all,
+            ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
+        );
         assert!(leases.lease(&who("late@e.com"), 2).is_err());
     }
 
@@ -318,7 +332,12 @@ mod tests {
         leases.release(&who("b@e.com"), 20);
         leases.release(&who("a@e.com"), 10);
         assert_eq!(leases.lease(&who("c@e.com"), 30).unwrap().v4, a.v4);
-        assert!(leases.entries().iter().all(|entry| entry.principal != who("a@e.com")));
+        assert!(
+            leases
+                .entries()
+                .iter()
+                .all(|entry| entry.principal != who("a@e.com"))
+        );
     }
 
     #[test]
@@ -328,7 +347,10 @@ mod tests {
         leases.lease(&who("b@e.com"), 1).unwrap();
         leases.lease(&who("a@e.com"), 2).unwrap();
         leases.release(&who("a@e.com"), 2);
-        assert!(leases.lease(&who("c@e.com"), 3).is_err(), "both are connected");
+        assert!(
+            leases.lease(&who("c@e.com"), 3).is_err(),
+            "both are connected"
+        );
     }
 
     #[test]

@@ -101,7 +101,11 @@ mod tests {
         assert_eq!(owners.owner(ip("10.20.5.6")), Some(1));
         assert_eq!(owners.owner(ip("10.21.0.0")), None);
         owners.remove(&net("10.20.5.5/32"), 1);
-        assert_eq!(owners.owner(ip("10.20.5.5")), Some(2), "not theirs to remove");
+        assert_eq!(
+            owners.owner(ip("10.20.5.5")),
+            Some(2),
+            "not theirs to remove"
+        );
         owners.remove(&net("10.20.5.5/32"), 2);
         assert_eq!(owners.owner(ip("10.20.5.5")), Some(1));
     }

@@ -1,7 +1,7 @@
 //! The control socket as a Unix stream socket.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,21 +18,21 @@ use crate::files;
 
 /// The listening end. Dropping it removes the socket.
 #[derive(Debug)]
-pub struct Server {
+pub struct Listener {
     listener: UnixListener,
     path: PathBuf,
-    /// Locked as long as the server lives, however it dies.
+    /// Locked as long as the listener lives, however it dies.
     _lock: File,
 }
 
-/// One question of somebody who may ask.
+/// Somebody who may ask.
 #[derive(Debug)]
-pub struct Request {
-    line: String,
+pub struct Connection {
     stream: UnixStream,
+    path: PathBuf,
 }
 
-impl Server {
+impl Listener {
     /// Listens at `path`, whose directory is made if missing. Within a tokio runtime.
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
         if let Some(directory) = path.parent() {
@@ -53,117 +53,106 @@ impl Server {
         })
     }
 
-    /// Waits for the next question. Whoever may not ask, or asks nothing in time, is turned away in passing.
-    /// Cancelling it loses at most a question that is being read.
-    pub async fn next(&self) -> Request {
-        loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most likely: the peer waits, and so do we.
-                    tracing::warn!(%error, "the control socket cannot accept");
-                    tokio::time::sleep(PATIENCE).await;
-                    continue;
-                }
-            };
-            match timeout(PATIENCE, question(stream)).await {
-                Ok(Ok(request)) => return request,
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "a question at the control socket was not heard")
-                }
-                Err(_) => tracing::debug!("a peer of the control socket asked nothing"),
+    /// Waits for the next connection. An error is about one peer, or passes; it has been waited for then, so that
+    /// calling again at once is fine. Safe to cancel.
+    pub async fn accept(&self) -> Result<Connection, ControlError> {
+        let stream = match self.listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: the peers wait, and so do we.
+                tokio::time::sleep(PATIENCE).await;
+                return Err(failed(&self.path, "accept at")(error));
             }
+        };
+        let peer = stream
+            .peer_cred()
+            .map_err(failed(&self.path, "accept at"))?;
+        if peer.uid() != 0 && peer.uid() != rustix::process::geteuid().as_raw() {
+            return Err(ControlError::Stranger { user: peer.uid() });
         }
+        Ok(Connection {
+            stream,
+            path: self.path.clone(),
+        })
     }
 }
 
-impl Drop for Server {
+impl Drop for Listener {
     fn drop(&mut self) {
         let _ = files::remove(&self.path);
     }
 }
 
-impl Request {
-    /// The question.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.line)
+impl Connection {
+    /// Reads the question. A peer that asks nothing is waited for a second.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, ControlError> {
+        let mut reader = BufReader::new((&mut self.stream).take(MAX_QUESTION));
+        let mut line = String::new();
+        timeout(PATIENCE, reader.read_line(&mut line))
+            .await
+            .map_err(|_| silent(&self.path, PATIENCE))?
+            .map_err(failed(&self.path, "read a question at"))?;
+        serde_json::from_str(&line).map_err(misunderstood(&self.path))
     }
 
-    /// Answers. A peer that went away is no concern of ours.
-    pub async fn answer<T: Serialize>(mut self, answer: &T) {
-        match serde_json::to_vec(answer) {
-            Ok(mut line) => {
-                line.push(b'\n');
-                let sent = timeout(PATIENCE, async {
-                    self.stream.write_all(&line).await?;
-                    self.stream.shutdown().await
-                });
-                let _ = sent.await;
-            }
-            Err(error) => tracing::error!(%error, "an answer cannot be written as JSON"),
-        }
+    /// Answers. A peer that does not read is waited for a second.
+    pub async fn send<T: Serialize>(&mut self, answer: &T) -> Result<(), ControlError> {
+        let mut line = serde_json::to_vec(answer).map_err(misunderstood(&self.path))?;
+        line.push(b'\n');
+        timeout(PATIENCE, self.stream.write_all(&line))
+            .await
+            .map_err(|_| silent(&self.path, PATIENCE))?
+            .map_err(failed(&self.path, "answer at"))
     }
 }
 
-/// Asks the program that listens at `path`, and waits a few seconds for its answer.
-pub async fn ask<Q: Serialize, A: DeserializeOwned>(
+/// Asks the program that listens at `path`, and waits a few seconds for its answer. Blocks.
+pub fn ask<Q: Serialize, A: DeserializeOwned>(
     path: &Path,
     question: &Q,
 ) -> Result<A, ControlError> {
-    let misunderstood = |source| ControlError::Answer {
+    let mut line = serde_json::to_vec(question).map_err(misunderstood(path))?;
+    line.push(b'\n');
+    let answer = exchange(path, &line).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            ControlError::NotRunning { path: path.into() }
+        }
+        // The read timed out.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => silent(path, ANSWER),
+        // Turned away unheard.
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            ControlError::Permission { path: path.into() }
+        }
+        _ => failed(path, "ask at")(source),
+    })?;
+    serde_json::from_str(&answer).map_err(misunderstood(path))
+}
+
+fn exchange(path: &Path, question: &[u8]) -> io::Result<String> {
+    let mut stream = StdStream::connect(path)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_write_timeout(Some(ANSWER))?;
+    stream.write_all(question)?;
+    let mut answer = String::new();
+    io::BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut answer)?;
+    if answer.is_empty() {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
+    Ok(answer)
+}
+
+fn misunderstood(path: &Path) -> impl FnOnce(serde_json::Error) -> ControlError {
+    move |source| ControlError::Misunderstood {
         path: path.into(),
         source,
-    };
-    let mut line = serde_json::to_vec(question).map_err(misunderstood)?;
-    line.push(b'\n');
-    let answer = timeout(ANSWER, async {
-        let mut stream = UnixStream::connect(path).await?;
-        stream.write_all(&line).await?;
-        read_line(stream, MAX_ANSWER)
-            .await
-            .map(|(answer, _)| answer)
-    });
-    let answer = answer
-        .await
-        .map_err(|_| ControlError::Silent {
-            path: path.into(),
-            seconds: ANSWER.as_secs(),
-        })?
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ControlError::NotRunning { path: path.into() }
-            }
-            // Turned away unheard.
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                ControlError::Permission { path: path.into() }
-            }
-            _ => failed(path, "ask at")(source),
-        })?;
-    serde_json::from_str(&answer).map_err(misunderstood)
+    }
 }
 
-async fn question(stream: UnixStream) -> io::Result<Request> {
-    let peer = stream.peer_cred()?.uid();
-    if peer != 0 && peer != rustix::process::geteuid().as_raw() {
-        return Err(io::ErrorKind::PermissionDenied.into());
+fn silent(path: &Path, waited: Duration) -> ControlError {
+    ControlError::Silent {
+        path: path.into(),
+        seconds: waited.as_secs(),
     }
-    let (line, stream) = read_line(stream, MAX_QUESTION).await?;
-    Ok(Request { line, stream })
-}
-
-async fn read_line(stream: UnixStream, limit: u64) -> io::Result<(String, UnixStream)> {
-    let mut reader = BufReader::new(stream.take(limit));
-    let mut line = String::new();
-    reader.read_line(&mut line).await?;
-    if !line.ends_with('\n') {
-        let kind = if line.len() as u64 == limit {
-            io::ErrorKind::InvalidData
-        } else {
-            io::ErrorKind::UnexpectedEof
-        };
-        return Err(kind.into());
-    }
-    Ok((line, reader.into_inner().into_inner()))
 }
 
 fn lock(path: &Path) -> Result<File, ControlError> {
@@ -228,27 +217,35 @@ mod tests {
             .block_on(test);
     }
 
+    /// Asks from a thread of its own, as another program would.
+    async fn ask_from_outside(path: &Path, question: &str) -> Result<u32, ControlError> {
+        let (path, question) = (path.to_owned(), question.to_owned());
+        tokio::task::spawn_blocking(move || ask(&path, &question))
+            .await
+            .expect("no panic")
+    }
+
     #[test]
     fn a_question_is_answered_and_the_socket_is_private() {
         run(async {
             let directory = tempfile::tempdir().expect("a directory");
             let path = directory.path().join("run").join("adit.sock");
-            let server = Server::bind(&path).expect("bound");
+            let listener = Listener::bind(&path).expect("bound");
             let mode = std::fs::metadata(&path)
                 .expect("there")
                 .permissions()
                 .mode();
             assert_eq!(mode & 0o777, 0o600);
-            let question = "status".to_owned();
-            let (answer, ()) = tokio::join!(ask::<_, Vec<u32>>(&path, &question), async {
-                let request = server.next().await;
-                assert_eq!(request.parse::<String>().expect("a string"), "status");
-                request.answer(&[1, 2, 3]).await;
+            let (answer, ()) = tokio::join!(ask_from_outside(&path, "status"), async {
+                let mut connection = listener.accept().await.expect("a peer");
+                let question: String = connection.receive().await.expect("a question");
+                assert_eq!(question, "status");
+                connection.send(&7).await.expect("answered");
             });
-            assert_eq!(answer.expect("an answer"), [1, 2, 3]);
-            drop(server);
+            assert_eq!(answer.expect("an answer"), 7);
+            drop(listener);
             assert!(!path.exists(), "the socket is removed");
-            let error = ask::<_, u32>(&path, &question).await.expect_err("nobody");
+            let error = ask_from_outside(&path, "status").await.expect_err("nobody");
             assert!(matches!(error, ControlError::NotRunning { .. }), "{error}");
         });
     }
@@ -260,8 +257,8 @@ mod tests {
             let path = directory.path().join("adit.sock");
             drop(std::os::unix::net::UnixListener::bind(&path).expect("a stale socket"));
             assert!(path.exists());
-            let _server = Server::bind(&path).expect("the stale one is replaced");
-            let error = Server::bind(&path).expect_err("taken");
+            let _listener = Listener::bind(&path).expect("the stale one is replaced");
+            let error = Listener::bind(&path).expect_err("taken");
             assert!(
                 matches!(error, ControlError::AlreadyRunning { .. }),
                 "{error}"
@@ -270,26 +267,28 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_without_an_end_of_line_is_cut_off() {
+    fn a_question_without_an_end_is_cut_off() {
         run(async {
             let directory = tempfile::tempdir().expect("a directory");
             let path = directory.path().join("adit.sock");
-            let server = Server::bind(&path).expect("bound");
+            let listener = Listener::bind(&path).expect("bound");
             let hostile = async {
                 let mut stream = UnixStream::connect(&path).await.expect("connected");
                 let flood = vec![b'x'; MAX_QUESTION as usize + 1];
-                // The server stops reading; whether the rest is taken is the kernel's choice.
+                // The listener stops reading; whether the rest is taken is the kernel's choice.
                 let _ = stream.write_all(&flood).await;
-                ask::<_, u32>(&path, &"next")
-                    .await
-                    .expect("the next peer is served")
             };
-            let (answer, ()) = tokio::join!(hostile, async {
-                let request = server.next().await;
-                assert_eq!(request.parse::<String>().expect("a string"), "next");
-                request.answer(&7).await;
+            let ((), ()) = tokio::join!(hostile, async {
+                let mut connection = listener.accept().await.expect("a peer");
+                let error = connection
+                    .receive::<String>()
+                    .await
+                    .expect_err("no question");
+                assert!(
+                    matches!(error, ControlError::Misunderstood { .. }),
+                    "{error}"
+                );
             });
-            assert_eq!(answer, 7);
         });
     }
 }

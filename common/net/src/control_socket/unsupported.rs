@@ -10,37 +10,36 @@ use super::ControlError;
 
 /// The listening end; cannot be opened on this system.
 #[derive(Debug)]
-pub struct Server(Infallible);
+pub struct Listener(Infallible);
 
-/// A question; there is none on this system.
+/// Somebody who may ask; there is nobody on this system.
 #[derive(Debug)]
-pub struct Request(Infallible);
+pub struct Connection(Infallible);
 
 #[allow(clippy::unused_async, missing_docs)]
-impl Server {
+impl Listener {
     pub fn bind(path: &Path) -> Result<Self, ControlError> {
         Err(unsupported(path))
     }
 
-    pub async fn next(&self) -> Request {
+    pub async fn accept(&self) -> Result<Connection, ControlError> {
         match self.0 {}
     }
 }
 
 #[allow(clippy::unused_async, missing_docs)]
-impl Request {
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+impl Connection {
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, ControlError> {
         match self.0 {}
     }
 
-    pub async fn answer<T: Serialize>(self, _answer: &T) {
+    pub async fn send<T: Serialize>(&mut self, _answer: &T) -> Result<(), ControlError> {
         match self.0 {}
     }
 }
 
 /// Asks a running program; cannot be done on this system.
-#[allow(clippy::unused_async)]
-pub async fn ask<Q: Serialize, A: DeserializeOwned>(
+pub fn ask<Q: Serialize, A: DeserializeOwned>(
     path: &Path,
     _question: &Q,
 ) -> Result<A, ControlError> {

@@ -76,7 +76,7 @@ impl Host {
     /// After an error the host is somewhere in between; [`undo`](Self::undo) or another call leads out.
     pub async fn apply(&mut self, network: &Network) -> Result<(), HostError> {
         self.reconnect()?;
-        let index = self.interface_index(&self.interface).await?;
+        let index = index_of(&self.netlink, &self.interface).await?;
         let wanted = self.wanted(network, index).await?;
         let mut added = Vec::new();
         for change in wanted.iter().filter(|change| !self.has(change)) {
@@ -97,7 +97,13 @@ impl Host {
         self.made.extend(added.iter().cloned());
         self.journal.write(&self.made)?;
         for entry in &added {
-            self.make(&entry.change, index).await?;
+            if let Err(error) = self.make(&entry.change, index).await {
+                if matches!(entry.change, Change::Masquerade { .. }) {
+                    // One transaction: nothing of it was made, and undoing would fail for the same reason.
+                    self.made.retain(|made| made != entry);
+                }
+                return Err(error);
+            }
         }
         let (kept, removed) = std::mem::take(&mut self.made)
             .into_iter()
@@ -120,7 +126,7 @@ impl Host {
     /// and what failed stays in the journal.
     pub async fn undo(&mut self) -> Result<(), HostError> {
         self.reconnect()?;
-        let index = match self.interface_index(&self.interface).await {
+        let index = match index_of(&self.netlink, &self.interface).await {
             Ok(index) => Some(index),
             Err(HostError::NoInterface { .. }) => None,
             Err(error) => return Err(error),
@@ -137,78 +143,6 @@ impl Host {
         self.made = left;
         self.journal.write(&self.made)?;
         first.map_or(Ok(()), Err)
-    }
-
-    /// The networks the host is part of through other interfaces that are up; loopback and link-local excluded.
-    pub async fn connected(&self) -> Result<Vec<Connected>, HostError> {
-        let links = self.links().await?;
-        let addresses = self.netlink.addresses().await;
-        let addresses = addresses.map_err(refused("list the addresses"))?;
-        let mut connected = Vec::new();
-        for (index, address) in addresses {
-            let Some(link) = links.iter().find(|link| link.index == index) else {
-                continue;
-            };
-            let prefix = address.trunc();
-            let seen = |known: &Connected| known.prefix == prefix && known.interface == link.name;
-            if link.up
-                && !link.loopback
-                && link.name != self.interface
-                && !is_link_local(address.addr())
-                && !connected.iter().any(seen)
-            {
-                connected.push(Connected {
-                    prefix,
-                    interface: link.name.clone(),
-                });
-            }
-        }
-        Ok(connected)
-    }
-
-    /// The largest MTU of the other interfaces that are up, loopback excluded.
-    pub async fn largest_mtu(&self) -> Result<Option<u16>, HostError> {
-        let links = self.links().await?;
-        let others = links
-            .iter()
-            .filter(|link| link.up && !link.loopback && link.name != self.interface);
-        Ok(others
-            .map(|link| u16::try_from(link.mtu).unwrap_or(u16::MAX))
-            .max())
-    }
-
-    /// The kernel's number of an interface.
-    pub async fn interface_index(&self, name: &str) -> Result<u32, HostError> {
-        let links = self.links().await?;
-        let link = links.iter().find(|link| link.name == name);
-        link.map(|link| link.index)
-            .ok_or_else(|| HostError::NoInterface { name: name.into() })
-    }
-
-    /// The interface through which a packet to `destination` leaves when it carries `mark`: what the kernel's
-    /// rules and routes say at this moment. `None` when it has no way out.
-    pub async fn route_to(
-        &self,
-        destination: IpAddr,
-        mark: Option<u32>,
-    ) -> Result<Option<String>, HostError> {
-        // The kernel's answer for "no route" and "unreachable" is an error of the request.
-        let Ok(Some(index)) = self.netlink.lookup(destination, mark).await else {
-            return Ok(None);
-        };
-        let links = self.links().await?;
-        let link = links.into_iter().find(|link| link.index == index);
-        Ok(link.map(|link| link.name))
-    }
-
-    /// Whether new interfaces can have IPv6 addresses. [`apply`](Self::apply) leaves IPv6 out where they cannot.
-    pub fn has_ipv6() -> bool {
-        sysctl::has_ipv6()
-    }
-
-    async fn links(&self) -> Result<Vec<netlink::Link>, HostError> {
-        let links = self.netlink.links().await;
-        links.map_err(refused("list the interfaces"))
     }
 
     fn has(&self, change: &Change) -> bool {
@@ -244,7 +178,7 @@ impl Host {
             // route it has from them.
             let announced = self.netlink.announced_routes().await;
             let announced = announced.map_err(refused("list the routes"))?;
-            for link in self.links().await? {
+            for link in links(&self.netlink).await? {
                 let path = format!("net/ipv6/conf/{}/accept_ra", link.name);
                 let ours = self.has(&setting(&path, "2"));
                 if announced.contains(&link.index)
@@ -347,7 +281,11 @@ impl Host {
             (Change::Rule(rule), _) => unless_gone(kernel.remove_rule(rule).await).map_err(
                 refused(format!("remove the routing rule {}", rule.priority)),
             ),
-            (Change::Masquerade { table, .. }, _) => masquerade::remove(table),
+            (Change::Masquerade { table, .. }, _) => match masquerade::remove(table) {
+                // Without it the table was not made either, and no start must fail for that.
+                Err(HostError::NoNft) => Ok(()),
+                other => other,
+            },
             (Change::Link { .. }, Some(index)) => unless_gone(kernel.set_link_down(index).await)
                 .map_err(refused("set the interface down")),
             (Change::Address { prefix }, Some(index)) => {
@@ -362,6 +300,77 @@ impl Host {
             (Change::Link { .. } | Change::Address { .. } | Change::Route { .. }, None) => Ok(()),
         }
     }
+}
+
+/// The networks the host is part of through interfaces that are up; loopback and link-local excluded.
+pub async fn connected() -> Result<Vec<Connected>, HostError> {
+    let kernel = connect()?;
+    let links = links(&kernel).await?;
+    let addresses = kernel.addresses().await;
+    let addresses = addresses.map_err(refused("list the addresses"))?;
+    let mut connected = Vec::new();
+    for (index, address) in addresses {
+        let Some(link) = links.iter().find(|link| link.index == index) else {
+            continue;
+        };
+        let network = Connected {
+            prefix: address.trunc(),
+            interface: link.name.clone(),
+        };
+        if link.up
+            && !link.loopback
+            && !is_link_local(address.addr())
+            && !connected.contains(&network)
+        {
+            connected.push(network);
+        }
+    }
+    Ok(connected)
+}
+
+/// The largest MTU of the interfaces that are up, loopback excluded; Ethernet's on a host without any.
+pub async fn largest_link_mtu() -> Result<u16, HostError> {
+    let links = links(&connect()?).await?;
+    let others = links.iter().filter(|link| link.up && !link.loopback);
+    let largest = others
+        .map(|link| u16::try_from(link.mtu).unwrap_or(u16::MAX))
+        .max();
+    Ok(largest.unwrap_or(ETHERNET_MTU))
+}
+
+/// The kernel's number of an interface.
+pub async fn interface_index(name: &str) -> Result<u32, HostError> {
+    index_of(&connect()?, name).await
+}
+
+async fn index_of(kernel: &Netlink, name: &str) -> Result<u32, HostError> {
+    let links = links(kernel).await?;
+    let link = links.iter().find(|link| link.name == name);
+    link.map(|link| link.index)
+        .ok_or_else(|| HostError::NoInterface { name: name.into() })
+}
+
+async fn links(kernel: &Netlink) -> Result<Vec<netlink::Link>, HostError> {
+    let links = kernel.links().await;
+    links.map_err(refused("list the interfaces"))
+}
+
+/// The interface through which a packet to `destination` leaves when it carries `mark`: what the kernel's rules
+/// and routes say at this moment. `None` when it has no way out.
+pub async fn route_to(destination: IpAddr, mark: Option<u32>) -> Result<Option<String>, HostError> {
+    let kernel = connect()?;
+    // The kernel's answer for "no route" and "unreachable" is an error of the request.
+    let Ok(Some(index)) = kernel.lookup(destination, mark).await else {
+        return Ok(None);
+    };
+    let links = links(&kernel).await?;
+    let link = links.into_iter().find(|link| link.index == index);
+    Ok(link.map(|link| link.name))
+}
+
+/// Whether new interfaces can have IPv6 addresses. [`Host::apply`] leaves IPv6 out where they cannot.
+pub fn has_ipv6() -> bool {
+    sysctl::has_ipv6()
 }
 
 impl Drop for Host {
@@ -438,6 +447,8 @@ fn refused(action: impl Into<String>) -> impl FnOnce(io::Error) -> HostError {
         _ => HostError::Refused { action, source },
     }
 }
+
+const ETHERNET_MTU: u16 = 1500;
 
 /// RFC 8200 §5.
 const MIN_IPV6_MTU: u16 = 1280;

@@ -23,28 +23,33 @@ impl Host {
     pub async fn undo(&mut self) -> Result<(), HostError> {
         match self.0 {}
     }
+}
 
-    pub async fn connected(&self) -> Result<Vec<Connected>, HostError> {
-        match self.0 {}
-    }
+/// The networks the host is part of; not known on this system.
+#[allow(clippy::unused_async)]
+pub async fn connected() -> Result<Vec<Connected>, HostError> {
+    Err(HostError::Unsupported)
+}
 
-    pub async fn largest_mtu(&self) -> Result<Option<u16>, HostError> {
-        match self.0 {}
-    }
+/// The largest MTU of the interfaces that are up; not known on this system.
+#[allow(clippy::unused_async)]
+pub async fn largest_link_mtu() -> Result<u16, HostError> {
+    Err(HostError::Unsupported)
+}
 
-    pub async fn interface_index(&self, _name: &str) -> Result<u32, HostError> {
-        match self.0 {}
-    }
+/// The kernel's number of an interface; not known on this system.
+#[allow(clippy::unused_async)]
+pub async fn interface_index(_name: &str) -> Result<u32, HostError> {
+    Err(HostError::Unsupported)
+}
 
-    pub async fn route_to(
-        &self,
-        _destination: IpAddr,
-        _mark: Option<u32>,
-    ) -> Result<Option<String>, HostError> {
-        match self.0 {}
-    }
+/// The interface through which a packet leaves; not known on this system.
+#[allow(clippy::unused_async)]
+pub async fn route_to(_to: IpAddr, _mark: Option<u32>) -> Result<Option<String>, HostError> {
+    Err(HostError::Unsupported)
+}
 
-    pub fn has_ipv6() -> bool {
-        false
-    }
+/// Whether new interfaces can have IPv6 addresses.
+pub fn has_ipv6() -> bool {
+    false
 }

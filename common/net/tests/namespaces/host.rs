@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use adit_net::host::{Connected, Family, Host, HostError, Network, Routing};
+use adit_net::host::{self, Connected, Family, Host, HostError, Network, Routing};
 use adit_net::tun::Tun;
 use ipnet::IpNet;
 use libtest_mimic::Trial;
@@ -216,7 +216,7 @@ fn a_host_without_ipv6_gets_the_ipv4_half() {
         set_sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1");
     }
     let _tun = Tun::open("adit0", 1400).expect("a device");
-    assert!(!Host::has_ipv6());
+    assert!(!host::has_ipv6());
     block_on(async {
         let mut host = Host::open(state.path(), "adit0").await.expect("a host");
         host.apply(&full_tunnel()).await.expect("applied");
@@ -339,8 +339,7 @@ fn without_nft_the_error_says_what_to_install() {
         let error = host.apply(&gateway()).await.expect_err("no nft");
         assert!(matches!(error, HostError::NoNft), "{error}");
         assert!(error.hint().expect("a hint").contains("nftables"));
-        // Nor can it be undone, but then there is nothing: the rest is.
-        let _ = host.undo().await;
+        host.undo().await.expect("undone");
         assert_eq!(sysctl("net/ipv6/conf/all/forwarding"), "0");
     });
 }
@@ -364,19 +363,17 @@ fn without_the_capability_nothing_changes() {
 }
 
 fn the_host_tells_its_networks() {
-    let state = tempfile::tempdir().expect("a directory");
     let _lan = lan();
     block_on(async {
-        let host = Host::open(state.path(), "adit0").await.expect("a host");
-        let connected = host.connected().await.expect("listed");
+        let connected = host::connected().await.expect("listed");
         let lan = |prefix: &str| Connected {
             prefix: prefix.parse().expect("a prefix"),
             interface: "lan0".into(),
         };
         assert_eq!(connected, [lan("192.168.1.0/24"), lan("2001:db8:1::/64")]);
-        assert_eq!(host.largest_mtu().await.expect("known"), Some(1500));
-        assert!(host.interface_index("lan0").await.expect("there") > 0);
-        let error = host.interface_index("eth7").await.expect_err("not there");
+        assert_eq!(host::largest_link_mtu().await.expect("known"), 1500);
+        assert!(host::interface_index("lan0").await.expect("there") > 0);
+        let error = host::interface_index("eth7").await.expect_err("not there");
         assert_eq!(error.to_string(), "there is no interface eth7");
     });
 }

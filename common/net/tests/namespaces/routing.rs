@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use adit_net::host::{Host, Network};
+use adit_net::host::{self, Host, Network};
 use adit_net::tun::Tun;
 use ipnet::{IpNet, Ipv4Net};
 use libtest_mimic::Trial;
@@ -31,9 +31,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-async fn way(host: &Host, to: &str, mark: Option<u32>) -> String {
+async fn way(to: &str, mark: Option<u32>) -> String {
     let to: IpAddr = to.parse().expect("an address");
-    let way = host.route_to(to, mark).await.expect("asked");
+    let way = host::route_to(to, mark).await.expect("asked");
     way.unwrap_or_else(|| "nowhere".into())
 }
 
@@ -72,7 +72,7 @@ fn the_longest_prefix_wins() {
             ("2001:db8:1::7", "lan0"),
             ("2001:db8:9::7", "lan0"),
         ] {
-            assert_eq!(way(&host, to, None).await, expected, "{to}");
+            assert_eq!(way(to, None).await, expected, "{to}");
         }
     });
 }
@@ -90,7 +90,7 @@ fn marked_packets_never_enter_the_tunnel() {
             "fd00::1",
             "2001:db8:9::1",
         ] {
-            assert_eq!(way(&host, to, Some(MARK)).await, "lan0", "{to}");
+            assert_eq!(way(to, Some(MARK)).await, "lan0", "{to}");
         }
     });
 }
@@ -100,16 +100,16 @@ fn an_unreachable_family_does_not_leak() {
     let (_lan, _tun) = (lan(), Tun::open("adit0", 1400).expect("a device"));
     block_on(async {
         let mut host = Host::open(state.path(), "adit0").await.expect("a host");
-        assert_eq!(way(&host, "2001:db8:9::1", None).await, "lan0");
+        assert_eq!(way("2001:db8:9::1", None).await, "lan0");
         host.apply(&full_tunnel()).await.expect("applied");
-        assert_eq!(way(&host, "2001:db8:9::1", None).await, "nowhere");
+        assert_eq!(way("2001:db8:9::1", None).await, "nowhere");
         assert_eq!(
-            way(&host, "2001:db8:1::9", None).await,
+            way("2001:db8:1::9", None).await,
             "lan0",
             "the local network stays"
         );
         host.undo().await.expect("undone");
-        assert_eq!(way(&host, "2001:db8:9::1", None).await, "lan0");
+        assert_eq!(way("2001:db8:9::1", None).await, "lan0");
     });
 }
 
@@ -156,12 +156,8 @@ fn random_routes_go_by_the_longest_prefix() {
                 _ => "lan0",
             };
             let to = to.to_string();
-            assert_eq!(
-                way(&host, &to, None).await,
-                expected,
-                "{to}: {local:?} {tunnel:?}"
-            );
-            assert_eq!(way(&host, &to, Some(MARK)).await, "lan0", "{to}");
+            assert_eq!(way(&to, None).await, expected, "{to}: {local:?} {tunnel:?}");
+            assert_eq!(way(&to, Some(MARK)).await, "lan0", "{to}");
         }
     });
 }

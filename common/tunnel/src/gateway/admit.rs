@@ -9,8 +9,8 @@ use adit_core::identity::{Identity, Principal};
 use adit_core::session::gateway::Scope;
 use quinn_proto::ConnectionError;
 
-use super::session::{self, REFUSAL_LINGER, Session, SessionId};
-use super::{Gateway, GatewayEvent, SecondConnection};
+use super::session::{self, Session, SessionId};
+use super::{Gateway, GatewayEvent, Lingering, SecondConnection};
 use crate::links::Key;
 use crate::path::{InnerMtu, Ipv6};
 
@@ -104,12 +104,13 @@ impl Gateway {
             if let Some(machine) = &mut link.machine {
                 machine.refuse(&refusal);
             }
+            let kind = refusal.kind;
             self.events.push_back(GatewayEvent::Refused {
                 remote: link.connection.remote_address(),
                 principal,
                 refusal,
             });
-            self.lingering.insert((now + REFUSAL_LINGER, key));
+            self.linger(now, key, kind);
         }
     }
 
@@ -213,13 +214,14 @@ impl Gateway {
     }
 
     pub(super) fn close_lingering(&mut self, now: Instant) {
-        while let Some(&(due, key)) = self.lingering.first() {
+        while let Some(entry) = self.lingering.first_entry() {
+            let (due, key) = *entry.key();
             if due > now {
                 break;
             }
-            self.lingering.pop_first();
-            if self.session(key).is_none() {
-                let kind = RefusalKind::NoAccess;
+            let Lingering { serial, kind } = entry.remove();
+            let is_same = self.links.get(key).is_some_and(|link| link.serial == serial);
+            if is_same && self.session(key).is_none() {
                 self.links.close(now, key, kind.code(), kind.text());
             }
         }

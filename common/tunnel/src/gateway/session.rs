@@ -1,7 +1,7 @@
 //! One admitted session: who, what it may do, and what passed.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use adit_core::admission::Grant;
 use adit_core::dataplane::{Counters, TokenBucket};
@@ -88,8 +88,6 @@ pub(super) fn answer_limit(now: Instant) -> TokenBucket {
     TokenBucket::new(now, ANSWERS_PER_SECOND, ANSWER_BURST)
 }
 
-/// How long a refused client has to read the refusal before the connection is closed.
-pub(super) const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 /// ICMP errors per second and session: enough for every application to fail at once, too few to
 /// be worth reflecting (RFC 4443 §2.4(f)).
 const ANSWERS_PER_SECOND: u32 = 100;

@@ -1,0 +1,242 @@
+//! The profile: one file with everything a tunnel needs, and a private key in it.
+
+use std::path::{Path, PathBuf};
+
+use adit_core::config::ConfigError;
+use adit_net::files::{self, FileError};
+use adit_net::tun::is_interface_name;
+use adit_tunnel::tls::Credentials;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::cli::DEFAULT_INTERFACE;
+
+/// A checked profile.
+#[derive(Debug)]
+pub struct Profile {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// Host and port of each gateway, in the order to try them.
+    pub gateways: Vec<(String, u16)>,
+    /// The name the gateway's certificate must carry.
+    pub server_name: String,
+    /// Everything through the tunnel.
+    pub full_tunnel: bool,
+    /// Name of the TUN device.
+    pub interface: String,
+    /// MTU of the device; `None` chooses by the link that leads to the gateway.
+    pub mtu: Option<u16>,
+    /// The client's certificate and key.
+    pub credentials: Credentials,
+    /// Whom to believe the gateway's certificate.
+    pub anchors: Vec<CertificateDer<'static>>,
+}
+
+/// What can be wrong with a profile.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// A file cannot be read, or others can.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The TOML is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl ProfileError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.hint(),
+            Self::Config(error) => error.hint().map(str::to_owned),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    gateways: Spanned<Vec<Spanned<String>>>,
+    server_name: Option<Spanned<String>>,
+    #[serde(default)]
+    full_tunnel: bool,
+    interface: Option<Spanned<String>>,
+    mtu: Option<Spanned<u16>>,
+    certificate: Spanned<String>,
+    key: Spanned<String>,
+    ca: Spanned<String>,
+}
+
+impl Profile {
+    /// Reads a profile and the files it names.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn load(path: &Path) -> Result<Self, ProfileError> {
+        let text = files::read_private_text(path)?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
+        let file = path.display().to_string();
+        let raw: Raw =
+            toml::from_str(text).map_err(|error| ConfigError::from_toml(&file, text, &error))?;
+        let at = |offset: usize, key: &str, message: String| {
+            ConfigError::at(&file, text, offset, key, message)
+        };
+        if raw.gateways.get_ref().is_empty() {
+            return Err(at(raw.gateways.span().start, "gateways", "no gateway".into()).into());
+        }
+        let mut gateways = Vec::new();
+        for gateway in raw.gateways.get_ref() {
+            let parsed = host_and_port(gateway.get_ref()).ok_or_else(|| {
+                at(
+                    gateway.span().start,
+                    "gateways",
+                    format!("{:?} is not host:port", gateway.get_ref()),
+                )
+                .with_hint("for example \"vpn.example.com:443\" or \"[2001:db8::1]:443\"")
+            })?;
+            gateways.push(parsed);
+        }
+        let server_name = match &raw.server_name {
+            Some(name) => {
+                if ServerName::try_from(name.get_ref().as_str()).is_err() {
+                    let message = format!("{:?} is neither a DNS name nor an address", name.get_ref());
+                    return Err(at(name.span().start, "server_name", message).into());
+                }
+                name.get_ref().clone()
+            }
+            None => gateways[0].0.clone(),
+        };
+        let interface = match raw.interface {
+            Some(name) if !is_interface_name(name.get_ref()) => {
+                let message = format!("{:?} cannot be the name of an interface", name.get_ref());
+                return Err(at(name.span().start, "interface", message).into());
+            }
+            Some(name) => name.into_inner(),
+            None => DEFAULT_INTERFACE.to_owned(),
+        };
+        if let Some(mtu) = &raw.mtu
+            && !(MIN_MTU..=MAX_MTU).contains(mtu.get_ref())
+        {
+            let message = format!("{} is not between {MIN_MTU} and {MAX_MTU}", mtu.get_ref());
+            return Err(at(mtu.span().start, "mtu", message).into());
+        }
+        let no = |value: &Spanned<String>, key: &str, what: &str| {
+            at(value.span().start, key, format!("no {what} found")).with_hint(
+                "give PEM text that starts with -----BEGIN, or the path of a file with it",
+            )
+        };
+        let certificates =
+            |value: &Spanned<String>, key: &str| -> Result<Vec<CertificateDer<'static>>, ProfileError> {
+                let pem = pem(value.get_ref(), path, files::read)?;
+                let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+                match found {
+                    Ok(found) if !found.is_empty() => Ok(found),
+                    Ok(_) | Err(_) => Err(no(value, key, "certificate").into()),
+                }
+            };
+        let key_pem = pem(raw.key.get_ref(), path, files::read_private)?;
+        let key = PrivateKeyDer::from_pem_slice(&key_pem)
+            .map_err(|_| no(&raw.key, "key", "private key"))?;
+        Ok(Self {
+            path: path.to_owned(),
+            server_name,
+            full_tunnel: raw.full_tunnel,
+            interface,
+            mtu: raw.mtu.map(Spanned::into_inner),
+            credentials: Credentials {
+                chain: certificates(&raw.certificate, "certificate")?,
+                key,
+            },
+            anchors: certificates(&raw.ca, "ca")?,
+            gateways,
+        })
+    }
+}
+
+/// Inline PEM as it is, anything else as a path relative to the profile.
+fn pem(
+    value: &str,
+    profile: &Path,
+    read: impl Fn(&Path) -> Result<Vec<u8>, FileError>,
+) -> Result<Vec<u8>, FileError> {
+    if value.contains("-----BEGIN") {
+        return Ok(value.as_bytes().to_vec());
+    }
+    read(&profile.parent().unwrap_or(Path::new("")).join(value))
+}
+
+/// `host:port`, `[v6]:port`, or a host alone with the port of HTTPS.
+fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        let port = match rest.strip_prefix(':') {
+            Some(port) => port.parse().ok()?,
+            None if rest.is_empty() => HTTPS,
+            None => return None,
+        };
+        host.parse::<std::net::Ipv6Addr>().ok()?;
+        (host, port)
+    } else if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        (text, HTTPS)
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (host, port.parse().ok()?),
+            None => (text, HTTPS),
+        }
+    };
+    if port == 0 || ServerName::try_from(host).is_err() {
+        return None;
+    }
+    Some((host.to_owned(), port))
+}
+
+/// The port of HTTP/3 (RFC 9114 §3.1.1).
+const HTTPS: u16 = 443;
+/// Linux takes IPv6 off an interface with less (RFC 8200 §5).
+const MIN_MTU: u16 = 1280;
+/// Jumbo frames end near 9000.
+const MAX_MTU: u16 = 9000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_addresses_and_ports_are_told_apart() {
+        for (text, expected) in [
+            ("vpn.example.com:4433", Some(("vpn.example.com", 4433))),
+            ("vpn.example.com", Some(("vpn.example.com", 443))),
+            ("192.0.2.1:443", Some(("192.0.2.1", 443))),
+            ("[2001:db8::1]:4433", Some(("2001:db8::1", 4433))),
+            ("2001:db8::1", Some(("2001:db8::1", 443))),
+            ("[vpn]:1", None),
+            ("vpn:0", None),
+            ("vpn:x", None),
+            ("a b:1", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(host, port): (&str, u16)| (host.to_owned(), port));
+            assert_eq!(host_and_port(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_annotated_example_is_valid_up_to_the_files_it_names() {
+        let text = include_str!("../../config/client.toml");
+        let error = Profile::parse(text, Path::new("/nonexistent/client.toml")).unwrap_err();
+        assert!(matches!(error, ProfileError::File(_)), "{error}");
+    }
+
+    #[test]
+    fn an_error_has_its_line() {
+        let text = "gateways = [\"vpn:x\"]\ncertificate = \"\"\nkey = \"\"\nca = \"\"\n";
+        let error = Profile::parse(text, Path::new("p.toml")).unwrap_err().to_string();
+        assert!(error.starts_with("p.toml:1: gateways: \"vpn:x\" is not host:port"), "{error}");
+    }
+}
