@@ -289,6 +289,36 @@ ip_packet = {
     "version-5": b"\x55" + v4(UDP, udp)[1:],
 }
 
+def between(source, destination, payload=udp, protocol=UDP, hops=64):
+    """A packet for the verdicts: 10.99.0.7 and fd00::7 are a laptop's, the rest of 10.99.0.0/24 a site's."""
+    make, at = (v4, 12) if ":" not in source else (v6, 8)
+    packet = make(protocol, payload, **{"ttl" if make is v4 else "hops": hops})
+    ends = address(source) + address(destination)
+    return packet[:at] + ends + packet[at + len(ends) :]
+
+
+quoted = b"\3\4\0\0\0\0\5\x84" + between("10.99.0.7", "10.1.0.1")
+quoted_v6 = b"\2\0\0\0\0\0\5\0" + between("fd00::7", "fd00:1::1")
+dataplane = {
+    "v4-laptop-to-inside": between("10.99.0.7", "10.1.0.1"),
+    "v4-inside-to-laptop": between("10.1.0.1", "10.99.0.7"),
+    "v4-laptop-to-site": between("10.99.0.7", "10.99.0.9"),
+    "v4-laptop-to-site-last-hop": between("10.99.0.7", "10.99.0.9", hops=1),
+    "v4-laptop-to-itself": between("10.99.0.7", "10.99.0.7"),
+    "v4-stranger": between("192.0.2.1", "10.1.0.1"),
+    "v4-prohibited": between("10.99.0.7", "192.0.2.1"),
+    "v4-multicast": between("10.99.0.7", "224.0.0.251"),
+    "v4-too-big": between("10.1.0.1", "10.99.0.7", b"\0" * 1400),
+    "v4-router-reports": between("192.0.2.1", "10.99.0.7", quoted, 1),
+    "v4-router-reports-cut": between("192.0.2.1", "10.99.0.7", quoted[:24], 1),
+    "v4-router-reports-others": between("192.0.2.1", "10.99.0.9", quoted, 1),
+    "v6-laptop-to-inside": between("fd00::7", "fd00:1::1"),
+    "v6-laptop-to-site": between("fd00::7", "fd00::9"),
+    "v6-link-local": between("fe80::1", "fd00::7"),
+    "v6-too-big": between("fd00:1::1", "fd00::7", b"\0" * 1400),
+    "v6-router-reports": between("2001:db8::1", "fd00::7", quoted_v6, 58),
+}
+
 # --- client certificates, RFC 5280; nobody checks their signatures here ---
 
 
@@ -438,6 +468,7 @@ TARGETS = {
     "session": session,
     "http_datagram": http_datagram,
     "ip_packet": ip_packet,
+    "dataplane": dataplane,
     "certificate": certificate,
     "policy_file": policy_file,
 }

@@ -73,8 +73,10 @@ pub fn down(interface: &str) -> Result<(), Failure> {
         control_socket::ask(&socket(interface), &Request::Down {}).map_err(not_running)?;
     match gone.error {
         None => Ok(()),
-        Some(error) => Err(Failure::no(error)
-            .with_hint(Some("the next `adit up` of this interface tries again"))),
+        Some(error) => {
+            Err(Failure::no(error)
+                .with_hint(Some("the next `adit up` of this interface tries again")))
+        }
     }
 }
 

@@ -105,7 +105,8 @@ impl Profile {
         let server_name = match &raw.server_name {
             Some(name) => {
                 if ServerName::try_from(name.get_ref().as_str()).is_err() {
-                    let message = format!("{:?} is neither a DNS name nor an address", name.get_ref());
+                    let message =
+                        format!("{:?} is neither a DNS name nor an address", name.get_ref());
                     return Err(at(name.span().start, "server_name", message).into());
                 }
                 name.get_ref().clone()
@@ -131,15 +132,16 @@ impl Profile {
                 "give PEM text that starts with -----BEGIN, or the path of a file with it",
             )
         };
-        let certificates =
-            |value: &Spanned<String>, key: &str| -> Result<Vec<CertificateDer<'static>>, ProfileError> {
-                let pem = pem(value.get_ref(), path, files::read)?;
-                let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-                match found {
-                    Ok(found) if !found.is_empty() => Ok(found),
-                    Ok(_) | Err(_) => Err(no(value, key, "certificate").into()),
-                }
-            };
+        let certificates = |value: &Spanned<String>,
+                            key: &str|
+         -> Result<Vec<CertificateDer<'static>>, ProfileError> {
+            let pem = pem(value.get_ref(), path, files::read)?;
+            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+            match found {
+                Ok(found) if !found.is_empty() => Ok(found),
+                Ok(_) | Err(_) => Err(no(value, key, "certificate").into()),
+            }
+        };
         let key_pem = pem(raw.key.get_ref(), path, files::read_private)?;
         let key = PrivateKeyDer::from_pem_slice(&key_pem)
             .map_err(|_| no(&raw.key, "key", "private key"))?;
@@ -168,7 +170,8 @@ fn pem(
     if value.contains("-----BEGIN") {
         return Ok(value.as_bytes().to_vec());
     }
-    read(&profile.parent().unwrap_or(Path::new("")).join(value))
+    let base = profile.parent().unwrap_or_else(|| Path::new(""));
+    read(&base.join(value))
 }
 
 /// `host:port`, `[v6]:port`, or a host alone with the port of HTTPS.
@@ -236,7 +239,12 @@ mod tests {
     #[test]
     fn an_error_has_its_line() {
         let text = "gateways = [\"vpn:x\"]\ncertificate = \"\"\nkey = \"\"\nca = \"\"\n";
-        let error = Profile::parse(text, Path::new("p.toml")).unwrap_err().to_string();
-        assert!(error.starts_with("p.toml:1: gateways: \"vpn:x\" is not host:port"), "{error}");
+        let error = Profile::parse(text, Path::new("p.toml"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("p.toml:1: gateways: \"vpn:x\" is not host:port"),
+            "{error}"
+        );
     }
 }

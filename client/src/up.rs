@@ -77,8 +77,7 @@ async fn run(profile: Profile, tls: Arc<QuicClient>) -> Result<(), Failure> {
     let tun = Tun::open(&profile.interface, tunnel_mtu)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
     let mut seed = [0; 32];
-    rand::fill(&mut seed)
-        .map_err(|_| Failure::no("the kernel gives no random bytes"))?;
+    rand::fill(&mut seed).map_err(|_| Failure::no("the kernel gives no random bytes"))?;
     let engine = Client::new(
         Instant::now(),
         ClientConfig {
@@ -99,10 +98,9 @@ async fn run(profile: Profile, tls: Arc<QuicClient>) -> Result<(), Failure> {
             tunnel_mtu,
         },
     );
-    let ended = keep_up(&profile, engine, udp, tun, &listener, &mut network).await;
+    let mut ended = keep_up(&profile, engine, udp, tun, &listener, &mut network).await;
     let undone = network.undo().await;
-    if let Ok(End::Down(connection)) = &ended {
-        let mut connection = connection.borrow_mut();
+    if let Ok(End::Down(connection)) = &mut ended {
         let error = undone.as_ref().err().map(ToString::to_string);
         // Who asked may have gone; the exit status tells the same.
         let _ = connection.send(&Gone { error }).await;
@@ -115,7 +113,7 @@ async fn run(profile: Profile, tls: Arc<QuicClient>) -> Result<(), Failure> {
 enum End {
     Signal,
     /// Somebody waits for the answer that the host is as before.
-    Down(std::cell::RefCell<control_socket::Connection>),
+    Down(control_socket::Connection),
 }
 
 /// Runs the packet thread and the control plane until one of them ends.
@@ -241,8 +239,9 @@ impl Control<'_> {
                     self.last_error = Some(refusal.to_string());
                 }
                 ClientEvent::Stopped(refusal) => {
-                    return Err(Failure::no(refusal.to_string())
-                        .with_hint(Some("trying again would not help; ask who runs the gateway")));
+                    return Err(
+                        Failure::no(refusal.to_string()).with_hint(Some(refusal.kind.hint()))
+                    );
                 }
             }
             next = more.try_recv().ok();
@@ -266,7 +265,7 @@ impl Control<'_> {
                 }
                 None
             }
-            Ok(Request::Down {}) => Some(End::Down(connection.into())),
+            Ok(Request::Down {}) => Some(End::Down(connection)),
             Err(error) => {
                 warn!(%error, "a control request was not understood");
                 None
@@ -291,12 +290,14 @@ fn tls_config(profile: &Profile) -> Result<Arc<QuicClient>, Failure> {
     let wrong = |error: &TlsError| {
         Failure::input(error)
             .while_doing(&profile.path.display().to_string())
-            .with_hint(Some("certificate, key and ca must be what `adit-ca issue` wrote"))
+            .with_hint(Some(
+                "certificate, key and ca must be what `adit-ca issue` wrote",
+            ))
     };
     let algorithms = Algorithms::for_this_cpu();
     let provider = Arc::new(algorithms.provider());
-    let verifier = GatewayVerifier::new(profile.anchors.clone(), &provider)
-        .map_err(|error| wrong(&error))?;
+    let verifier =
+        GatewayVerifier::new(profile.anchors.clone(), &provider).map_err(|error| wrong(&error))?;
     tls::client_config(
         algorithms,
         profile.credentials.clone(),

@@ -63,8 +63,8 @@ pub fn print_status(config: &Path, json: bool) -> Result<(), Failure> {
         return Err(Failure::no("the gateway is stopping"));
     };
     if json {
-        let json = serde_json::to_string_pretty(&status)
-            .map_err(|error| Failure::environment(&error))?;
+        let json =
+            serde_json::to_string_pretty(&status).map_err(|error| Failure::environment(&error))?;
         println!("{json}");
     } else {
         print!("{}", status::render_gateway(&status));

@@ -72,14 +72,16 @@ impl ServerConfig {
         let at = |span: std::ops::Range<usize>, key: &str, message: String| {
             ConfigError::at(&file, text, span.start, key, message)
         };
-        let base = path.parent().unwrap_or(Path::new(""));
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
         let resolve = |given: &Path| base.join(given);
 
         if raw.authority.is_empty() {
-            return Err(
-                ConfigError::whole_file(&file, "authority", "no authority vouches for clients")
-                    .with_hint("add an [[authority]] section with name and certificates"),
-            );
+            return Err(ConfigError::whole_file(
+                &file,
+                "authority",
+                "no authority vouches for clients",
+            )
+            .with_hint("add an [[authority]] section with name and certificates"));
         }
         let mut authorities: Vec<AuthorityConfig> = Vec::new();
         for authority in raw.authority {
@@ -114,7 +116,10 @@ impl ServerConfig {
             return Err(at(
                 inside.interface.span(),
                 "inside.interface",
-                format!("{:?} cannot be the name of an interface", inside.interface.get_ref()),
+                format!(
+                    "{:?} cannot be the name of an interface",
+                    inside.interface.get_ref()
+                ),
             ));
         }
         let mut addresses: Vec<IpNet> = Vec::new();
@@ -159,12 +164,12 @@ impl ServerConfig {
             state_directory: resolve(
                 raw.state_directory
                     .as_deref()
-                    .unwrap_or(Path::new(DEFAULT_STATE)),
+                    .unwrap_or_else(|| Path::new(DEFAULT_STATE)),
             ),
             admin_socket: resolve(
                 raw.admin_socket
                     .as_deref()
-                    .unwrap_or(Path::new(DEFAULT_SOCKET)),
+                    .unwrap_or_else(|| Path::new(DEFAULT_SOCKET)),
             ),
             authorities,
             inside: InsideConfig {
@@ -307,7 +312,10 @@ mod tests {
         let error = ServerConfig::parse(&text, Path::new("server.toml")).unwrap_err();
         let line = 1 + text.lines().position(|l| l.starts_with("lisen")).unwrap();
         let message = error.to_string();
-        assert!(message.starts_with(&format!("server.toml:{line}")), "{message}");
+        assert!(
+            message.starts_with(&format!("server.toml:{line}")),
+            "{message}"
+        );
         assert!(message.contains("lisen"), "{message}");
     }
 

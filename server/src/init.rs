@@ -73,16 +73,22 @@ fn make(dir: &Path, names: &[String], listen: SocketAddr) -> Result<(), InitErro
         path: dir.to_owned(),
         source,
     })?;
-    for name in ["ca", "gateway.pem", "gateway.key", "server.toml", "policy.toml"] {
+    for name in [
+        "ca",
+        "gateway.pem",
+        "gateway.key",
+        "server.toml",
+        "policy.toml",
+    ] {
         let path = dir.join(name);
         if path.exists() {
             return Err(InitError::Exists { path });
         }
     }
     let authority = Authority::create(&dir.join("ca"), &AuthorityParams::new("Adit"))?;
-    let (first, more) = names.split_first().map_or(("localhost", names), |(first, more)| {
-        (first.as_str(), more)
-    });
+    let (first, more) = names
+        .split_first()
+        .map_or(("localhost", names), |(first, more)| (first.as_str(), more));
     let issued = authority.issue(&IssueRequest::gateway(first).with_names(more.to_vec()))?;
     store::write(
         &dir.join("gateway.pem"),
@@ -96,10 +102,7 @@ fn make(dir: &Path, names: &[String], listen: SocketAddr) -> Result<(), InitErro
         store::PRIVATE,
         Existing::Keep,
     )?;
-    let server = SERVER.replace(
-        "listen = \"[::]:443\"",
-        &format!("listen = \"{listen}\""),
-    );
+    let server = SERVER.replace("listen = \"[::]:443\"", &format!("listen = \"{listen}\""));
     files::write_public(&dir.join("server.toml"), server.as_bytes())?;
     files::write_public(&dir.join("policy.toml"), POLICY.as_bytes())?;
     Ok(())

@@ -9,7 +9,9 @@ use adit_core::config::ConfigError;
 use adit_core::policy::Policy;
 use adit_net::exit::Failure;
 use adit_net::files::{self, FileError};
-use adit_tunnel::tls::{self, Algorithms, Authorities, Authority, Credentials, QuicServer, TlsError};
+use adit_tunnel::tls::{
+    self, Algorithms, Authorities, Authority, Credentials, QuicServer, TlsError,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::time_provider::DefaultTimeProvider;

@@ -62,7 +62,10 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         .await
         .map_err(host_failure)?;
     let link_mtu = host::largest_link_mtu().await.map_err(host_failure)?;
-    let tunnel_mtu = config.inside.mtu.unwrap_or_else(|| mtu::tunnel_mtu(link_mtu));
+    let tunnel_mtu = config
+        .inside
+        .mtu
+        .unwrap_or_else(|| mtu::tunnel_mtu(link_mtu));
     let tun = Tun::open(&config.inside.interface, tunnel_mtu)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
 

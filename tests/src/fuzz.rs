@@ -6,29 +6,37 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use adit_core::admission::Admission;
 use adit_core::close::{Refusal, RefusalKind};
-use adit_core::h3::frame::{Frame, FrameReader, Place};
+use adit_core::dataplane::gateway::{self as gateway_verdict, Sessions, Target as Place};
+use adit_core::dataplane::{Verdict, client as client_verdict};
+use adit_core::h3::frame::{self, Frame, FrameReader};
 use adit_core::h3::message::{RequestHead, ResponseHead};
 use adit_core::h3::qpack::{self, instruction};
 use adit_core::h3::settings::Settings;
 use adit_core::identity::{
     self, AuthorityRule, GroupSource, Identity, Principal, PrincipalSource, Purpose,
 };
-use adit_core::policy::{Decision, Direction, Flow, Policy};
+use adit_core::policy::{Decision, Direction, Filter, Flow, Policy};
 use adit_core::session::{Action, Assignment, client, gateway};
+use adit_core::table::owners::Owners;
 use adit_core::wire::capsule::{Capsule, CapsuleReader};
 use adit_core::wire::icmp::{self, IcmpError};
 use adit_core::wire::ip::{self, IpPacket, IpVersion};
 use adit_core::wire::{datagram, tcp};
+use ipnet::IpNet;
+
+/// Takes any bytes and panics only if they found a mistake.
+pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, fn(&[u8])); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("capsule", capsule),
     ("certificate", certificate),
+    ("dataplane", dataplane),
     ("h3_frame", h3_frame),
     ("http_datagram", http_datagram),
     ("ip_packet", ip_packet),
@@ -96,9 +104,54 @@ pub fn certificate(data: &[u8]) {
     }
 }
 
+/// The verdicts of gateway and client on any packet, in both directions.
+pub fn dataplane(data: &[u8]) {
+    static OFFICE: LazyLock<Office> = LazyLock::new(Office::new);
+    let Ok(packet) = IpPacket::parse(data) else {
+        return;
+    };
+    let (sender, receiver) = (
+        OFFICE.owner(packet.source()),
+        OFFICE.owner(packet.destination()),
+    );
+    let mut verdicts = Vec::new();
+    for from in [LAPTOP, SITE] {
+        let verdict = gateway_verdict::from_peer(&*OFFICE, from, &packet);
+        if let Verdict::Forward(target) = verdict {
+            assert_eq!(sender, Some(from), "the source is the sender's own");
+            assert_eq!(target, receiver.map_or(Place::Inside, Place::Peer));
+            assert_ne!(receiver, Some(from), "nothing is sent back");
+        }
+        verdicts.push(verdict.map(|_| ()));
+    }
+    let verdict = gateway_verdict::to_peer(&*OFFICE, &packet);
+    if let Verdict::Forward(peer) = verdict {
+        assert_eq!(receiver, Some(peer));
+        assert!(data.len() <= MAX_PACKET);
+    }
+    verdicts.push(verdict.map(|_| ()));
+    let verdict = client_verdict::to_gateway(&OFFICE.view, MAX_PACKET, &packet);
+    if verdict == Verdict::Forward(()) {
+        assert_eq!(sender, Some(LAPTOP));
+        assert!(data.len() <= MAX_PACKET);
+    }
+    verdicts.push(verdict);
+    let verdict = client_verdict::from_gateway(&OFFICE.view, &packet);
+    assert!(verdict != Verdict::Forward(()) || receiver == Some(LAPTOP));
+    verdicts.push(verdict);
+    for verdict in verdicts {
+        if let Verdict::Reply(IcmpError::PacketTooBig { mtu }) = verdict {
+            assert!(data.len() > MAX_PACKET && mtu as usize == MAX_PACKET);
+        }
+    }
+}
+
 /// The frames of one stream, whose kind the first byte chooses, the same however it is cut.
 pub fn h3_frame(data: &[u8]) {
-    fn read<'a>(place: Place, pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<String>) {
+    fn read<'a>(
+        place: frame::Place,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> (Vec<u8>, Option<String>) {
         let (mut reader, mut log) = (FrameReader::new(place), Vec::new());
         for mut piece in pieces {
             loop {
@@ -116,7 +169,11 @@ pub fn h3_frame(data: &[u8]) {
     let Some((first, data)) = data.split_first() else {
         return;
     };
-    let place = [Place::Control, Place::Request, Place::Response][usize::from(first % 3)];
+    let place = [
+        frame::Place::Control,
+        frame::Place::Request,
+        frame::Place::Response,
+    ][usize::from(first % 3)];
     assert_eq!(read(place, data.chunks(1)), read(place, [data].into_iter()));
     if let Ok(settings) = Settings::parse(data) {
         let mut written = Vec::new();
@@ -203,14 +260,7 @@ pub fn policy_file(data: &[u8]) {
         "bob@example.com",
         "branch1.example.com",
     ] {
-        let identity = Identity {
-            principal: Principal::parse(name).expect("a name"),
-            groups: vec!["eng".to_owned()],
-            authority: "fuzz".to_owned(),
-            serial: "01".to_owned(),
-            not_before: 0,
-            not_after: i64::MAX,
-        };
+        let identity = identity(name);
         let Ok(grant) = admission.admit(&identity, 0) else {
             continue;
         };
@@ -345,6 +395,69 @@ pub fn session(data: &[u8]) {
     }
 }
 
+/// A laptop whose address lies inside the network of a site, and what both may reach.
+struct Office {
+    owners: Owners<usize>,
+    filter: Filter,
+    view: client_verdict::ClientView,
+}
+
+impl Office {
+    fn new() -> Self {
+        let mut owners = Owners::new();
+        let mut addresses = Vec::new();
+        for (prefix, owner) in [
+            ("10.99.0.7/32", LAPTOP),
+            ("fd00::7/128", LAPTOP),
+            ("10.99.0.0/24", SITE),
+            ("fd00::/64", SITE),
+        ] {
+            let prefix: IpNet = prefix.parse().expect("a prefix");
+            owners.insert(prefix, owner);
+            if owner == LAPTOP {
+                addresses.push(prefix);
+            }
+        }
+        let text = "[[allow]]\nwho = [\"*\"]\nto = [\"10.0.0.0/8\", \"fd00::/31\"]";
+        let policy = Policy::parse(text, "policy.toml").expect("a policy");
+        let access = policy.access(&identity("laptop")).expect("an access");
+        let view = client_verdict::ClientView::new(addresses, access.filter.routes().to_vec());
+        let filter = Filter::clone(&access.filter);
+        Self {
+            owners,
+            filter,
+            view,
+        }
+    }
+}
+
+impl Sessions for Office {
+    type Key = usize;
+
+    fn owner(&self, address: IpAddr) -> Option<usize> {
+        self.owners.owner(address)
+    }
+
+    fn filter(&self, _key: usize) -> Option<&Filter> {
+        Some(&self.filter)
+    }
+
+    fn max_packet(&self, _key: usize) -> usize {
+        MAX_PACKET
+    }
+}
+
+fn identity(name: &str) -> Identity {
+    Identity {
+        principal: Principal::parse(name).expect("a name"),
+        groups: vec!["eng".to_owned()],
+        authority: "fuzz".to_owned(),
+        serial: "01".to_owned(),
+        not_before: 0,
+        not_after: i64::MAX,
+    }
+}
+
 fn written(action: &Action) -> usize {
     match action {
         Action::Write { bytes, .. } => bytes.len(),
@@ -352,6 +465,12 @@ fn written(action: &Action) -> usize {
         Action::Reset { .. } | Action::StopSending { .. } => 0,
     }
 }
+
+const LAPTOP: usize = 0;
+const SITE: usize = 1;
+
+/// What a path of 1500 bytes carries.
+const MAX_PACKET: usize = 1412;
 
 const ICMP_ERRORS: [IcmpError; 5] = [
     IcmpError::NoRoute,

@@ -36,7 +36,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.text())?;
-        if self.detail.is_empty() {
+        if self.detail.is_empty() || self.detail == self.kind.text() {
             Ok(())
         } else {
             write!(f, " ({})", self.detail)
@@ -106,8 +106,9 @@ refusals! {
     PoolExhausted = 5, "pool-exhausted", 503, Backoff, "no inner address is free";
     /// The principal has a session, and the operator wants the first to stay.
     AlreadyConnected = 6, "already-connected", 409, Backoff, "this identity is connected already";
-    /// A newer connection of the same principal took over.
-    Replaced = 7, "replaced", 409, Backoff, "a newer connection of the same identity took over";
+    /// A newer connection of the same principal took over. Coming back would take it away from
+    /// that one again, and so on for ever.
+    Replaced = 7, "replaced", 409, Never, "replaced by a newer connection of the same identity";
     /// The gateway is stopping.
     GatewayShutdown = 8, "gateway-shutdown", 503, Backoff, "the gateway is stopping";
     /// The session reached its deadline.
@@ -147,6 +148,43 @@ refusals! {
 }
 
 impl RefusalKind {
+    /// What the person at the client can do about it.
+    #[must_use]
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::NoAccess
+            | Self::IdentityMissing
+            | Self::IdentityAmbiguous
+            | Self::IdentityMalformed => {
+                "ask who runs the gateway to allow this identity in the policy"
+            }
+            Self::Replaced | Self::AlreadyConnected => {
+                "use one certificate per device; this one is in use elsewhere"
+            }
+            Self::CertificateExpired | Self::SessionExpired => "ask for a new certificate",
+            Self::CertificateNotYetValid => "check the clocks of this machine and of the gateway",
+            Self::CertificateRevoked => "ask who runs the gateway why it was revoked",
+            Self::UnknownAuthority => {
+                "profile and gateway must have certificates of the same authority; ask for a new profile"
+            }
+            Self::WrongServerName => {
+                "check gateways and server_name in the profile against the gateway's certificate"
+            }
+            Self::CertificateRequired | Self::WrongPurpose | Self::BadCertificate => {
+                "the profile needs a client certificate, as `adit-ca issue` writes it"
+            }
+            Self::NotConnectIp | Self::NotFound | Self::BadRequest | Self::SecondRequest => {
+                "check that the address in the profile is that of an Adit gateway"
+            }
+            Self::PoolExhausted
+            | Self::GatewayShutdown
+            | Self::ProtocolError
+            | Self::HandshakeTimeout
+            | Self::RequestTimeout
+            | Self::Unreachable => "try again later",
+        }
+    }
+
     /// The row of an application close code; `None` for codes of others.
     #[must_use]
     pub fn from_code(code: u64) -> Option<Self> {
@@ -169,6 +207,8 @@ impl RefusalKind {
     #[must_use]
     pub fn from_tls_alert(alert: u8, reason: &str) -> Option<Self> {
         Some(match alert {
+            // Another authority of the same name: its subject matches, its key does not.
+            42 | 51 if reason.contains("BadSignature") => Self::UnknownAuthority,
             45 if reason.contains("not valid yet") => Self::CertificateNotYetValid,
             45 => Self::CertificateExpired,
             44 => Self::CertificateRevoked,
@@ -198,7 +238,10 @@ mod tests {
         for &kind in RefusalKind::ALL {
             assert!(codes.insert(kind.code()), "{kind:?}");
             assert_eq!(RefusalKind::from_code(kind.code()), Some(kind));
-            assert_eq!(RefusalKind::from_problem_type(kind.problem_type()), Some(kind));
+            assert_eq!(
+                RefusalKind::from_problem_type(kind.problem_type()),
+                Some(kind)
+            );
             assert!((400..600).contains(&kind.http_status()), "{kind:?}");
         }
         assert_eq!(RefusalKind::from_code(0x100), None);
@@ -207,7 +250,10 @@ mod tests {
     #[test]
     fn one_alert_with_two_meanings_is_told_apart_by_its_text() {
         let kind = |alert, reason| RefusalKind::from_tls_alert(alert, reason).unwrap();
-        assert_eq!(kind(45, "certificate expired"), RefusalKind::CertificateExpired);
+        assert_eq!(
+            kind(45, "certificate expired"),
+            RefusalKind::CertificateExpired
+        );
         assert_eq!(
             kind(45, "certificate not valid yet"),
             RefusalKind::CertificateNotYetValid

@@ -50,6 +50,7 @@ impl ConfigError {
             Some(span) => Self::at(file, text, span.start, "", message),
             None => Self::whole_file(file, "", message),
         }
+        .with_hint("the annotated example in config/ shows every key and its form")
     }
 
     /// Adds what to do about it.
@@ -131,6 +132,9 @@ mod tests {
     fn a_syntax_error_has_the_line_of_the_parser() {
         let text = "a = 1\nb = = 2\n";
         let error = toml::from_str::<toml::Table>(text).unwrap_err();
-        assert_eq!(ConfigError::from_toml("p.toml", text, &error).line(), Some(2));
+        assert_eq!(
+            ConfigError::from_toml("p.toml", text, &error).line(),
+            Some(2)
+        );
     }
 }

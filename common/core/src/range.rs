@@ -137,7 +137,9 @@ pub fn is_ordered(ranges: &[RouteRange]) -> bool {
 /// Whether `next`, which does not start before `last`, overlaps it or follows without a gap.
 fn touches(last: &RouteRange, next: &RouteRange) -> bool {
     match (last.end, next.start) {
-        (IpAddr::V4(end), IpAddr::V4(start)) => u32::from(start) <= u32::from(end).saturating_add(1),
+        (IpAddr::V4(end), IpAddr::V4(start)) => {
+            u32::from(start) <= u32::from(end).saturating_add(1)
+        }
         (IpAddr::V6(end), IpAddr::V6(start)) => {
             u128::from(start) <= u128::from(end).saturating_add(1)
         }
@@ -187,12 +189,8 @@ mod tests {
 
     #[test]
     fn a_range_that_is_no_prefix_is_covered_exactly() {
-        let range = RouteRange::new(
-            "10.0.0.1".parse().unwrap(),
-            "10.0.0.6".parse().unwrap(),
-            0,
-        )
-        .unwrap();
+        let range =
+            RouteRange::new("10.0.0.1".parse().unwrap(), "10.0.0.6".parse().unwrap(), 0).unwrap();
         assert_eq!(
             to_prefixes(&range),
             nets(&["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/31", "10.0.0.6/32"])
@@ -207,8 +205,16 @@ mod tests {
         assert_eq!(narrow.start().to_string(), "10.1.0.0");
         assert_eq!(narrow.protocol(), 6);
         assert!(narrow.narrowed(None, Some(17)).is_none());
-        assert!(range.narrowed(Some("fd00::/8".parse().unwrap()), None).is_none());
-        assert!(range.narrowed(Some("11.0.0.0/8".parse().unwrap()), None).is_none());
+        assert!(
+            range
+                .narrowed(Some("fd00::/8".parse().unwrap()), None)
+                .is_none()
+        );
+        assert!(
+            range
+                .narrowed(Some("11.0.0.0/8".parse().unwrap()), None)
+                .is_none()
+        );
     }
 
     proptest! {

@@ -122,6 +122,16 @@ struct Tunnel {
     mtu: InnerMtu,
     view: ClientView,
     assignment: Assignment,
+    /// Which of the two lists have come at all, and whether one came since the last report.
+    told: Told,
+}
+
+/// Addresses and routes come in capsules of their own; the host follows when both are there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    addresses: bool,
+    routes: bool,
+    changed: bool,
 }
 
 impl Client {
@@ -156,7 +166,7 @@ impl Client {
         datagram: BytesMut,
     ) {
         match self.links.handle_udp(now, remote, local_ip, ecn, datagram) {
-            Routed::New(incoming) => self.links.refuse(incoming),
+            Routed::New(incoming) => self.links.refuse(*incoming),
             Routed::Known | Routed::Done => {}
         }
     }
@@ -173,6 +183,7 @@ impl Client {
             self.receive_datagrams(now, key);
             self.follow_path(now, key);
         }
+        self.report_assignment();
     }
 
     /// The next bytes to send: `buf` holds datagrams of `segment_size` bytes, the last may be
@@ -210,13 +221,12 @@ impl Client {
     pub fn state(&self) -> ClientState {
         match &self.phase {
             Phase::Resolving => ClientState::Resolving,
-            Phase::Dialing { candidate, .. } => {
-                self.gateways
-                    .get(*candidate)
-                    .map_or(ClientState::Resolving, |gateway| {
-                        ClientState::Dialing(*gateway)
-                    })
-            }
+            Phase::Dialing { candidate, .. } => self
+                .gateways
+                .get(*candidate)
+                .map_or(ClientState::Resolving, |gateway| {
+                    ClientState::Dialing(*gateway)
+                }),
             Phase::Up(tunnel) => self
                 .links
                 .get(tunnel.key)
@@ -284,10 +294,16 @@ impl Client {
             }
             Notice::Report(Report::Established) => self.establish(now, key),
             Notice::Report(Report::Assigned(addresses)) => {
-                self.reassign(key, |assignment| assignment.addresses = addresses);
+                self.reassign(key, |assignment, told| {
+                    assignment.addresses = addresses;
+                    told.addresses = true;
+                });
             }
             Notice::Report(Report::Routes(routes)) => {
-                self.reassign(key, |assignment| assignment.routes = routes);
+                self.reassign(key, |assignment, told| {
+                    assignment.routes = routes;
+                    told.routes = true;
+                });
             }
             Notice::Report(Report::Refused(refusal)) => self.hang_up(now, key, refusal),
             Notice::Report(Report::Ended { reason }) => {

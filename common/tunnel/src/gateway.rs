@@ -31,9 +31,9 @@ mod machine;
 mod report;
 mod session;
 
-use session::Session;
 pub use report::Census;
-pub(crate) use report::described;
+pub(crate) use report::{described, shown};
+use session::Session;
 pub use session::{SessionId, SessionInfo};
 
 /// What to do when a principal that has a session opens another.
@@ -175,7 +175,7 @@ impl Gateway {
         datagram: BytesMut,
     ) {
         let incoming = match self.links.handle_udp(now, remote, local_ip, ecn, datagram) {
-            Routed::New(incoming) => incoming,
+            Routed::New(incoming) => *incoming,
             Routed::Known | Routed::Done => return,
         };
         if self.handshakes.len() >= RETRY_ABOVE && !incoming.remote_address_validated() {

@@ -26,7 +26,8 @@ mod transport;
 pub use client::{Client, ClientConfig, ClientEvent, ClientState};
 pub use epoch::Epoch;
 pub use gateway::{
-    Census, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, SecondConnection, SessionId, SessionInfo,
+    Census, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, SecondConnection, SessionId,
+    SessionInfo,
 };
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use transport::{EngineKeys, Limits, MIN_UDP_PAYLOAD};

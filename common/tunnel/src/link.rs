@@ -115,7 +115,10 @@ impl<M: Machine> Link<M> {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.handshake_deadline.is_some_and(|deadline| deadline <= now) {
+        if self
+            .handshake_deadline
+            .is_some_and(|deadline| deadline <= now)
+        {
             let kind = adit_core::close::RefusalKind::HandshakeTimeout;
             self.close(now, kind.code(), kind.text());
         }

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, ConnectError, Connection, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
-    EndpointConfig, Incoming, SendDatagramError, ServerConfig, Transmit,
+    ClientConfig, ConnectError, Connection, ConnectionHandle, DatagramEvent, EcnCodepoint,
+    Endpoint, EndpointConfig, Incoming, SendDatagramError, ServerConfig, Transmit,
 };
 
 use crate::link::{Link, Machine, Notice};
@@ -21,7 +21,7 @@ pub(crate) enum Routed {
     /// It belongs to a connection, which will be serviced.
     Known,
     /// Somebody wants to connect.
-    New(Incoming),
+    New(Box<Incoming>),
     /// It was answered or ignored.
     Done,
 }
@@ -101,7 +101,7 @@ impl<M: Machine> Links<M> {
                 }
                 Routed::Known
             }
-            Some(DatagramEvent::NewConnection(incoming)) => Routed::New(incoming),
+            Some(DatagramEvent::NewConnection(incoming)) => Routed::New(Box::new(incoming)),
             Some(DatagramEvent::Response(transmit)) => {
                 self.responses.push_back((transmit, buf));
                 Routed::Done

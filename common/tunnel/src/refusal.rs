@@ -17,7 +17,10 @@ pub(crate) fn of_connection_error(error: &ConnectionError) -> Refusal {
                 Some(kind) => Refusal::new(kind, reason),
                 None => Refusal::new(
                     RefusalKind::ProtocolError,
-                    format!("closed with code {:#x}: {reason}", close.error_code.into_inner()),
+                    format!(
+                        "closed with code {:#x}: {reason}",
+                        close.error_code.into_inner()
+                    ),
                 ),
             }
         }

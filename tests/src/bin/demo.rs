@@ -10,8 +10,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use adit_tests::lab::enter::tun_obstacle;
-use adit_tests::lab::{self, Internet, Layout, Snapshot, internet, until};
+use adit_tests::lab::{self, Internet, Layout, Namespace, Snapshot, internet, until};
 use adit_tests::probe::http::{self, WebServer};
+use adit_tests::probe::icmp::Report;
 use adit_tests::probe::ping::Ping;
 use adit_tests::probe::tcp;
 use adit_tests::probe::throughput::{Direction, Transfer};
@@ -71,8 +72,8 @@ fn demo() -> Result<()> {
     let mut alice = setup.connect(internet.laptop(), &profile)?;
     let (v4, v6) = (alice.address(true)?, alice.address(false)?);
     done(&format!(
-        "adit up: connected after {:.0} ms with {v4} and {v6}",
-        begin.elapsed().as_secs_f64() * 1e3
+        "adit up: connected after {} with {v4} and {v6}",
+        milliseconds(begin.elapsed())
     ));
     for office in [internet::OFFICE_V4, internet::OFFICE_V6] {
         let answers = Ping::to(office).count(5).expect_all(internet.laptop())?;
@@ -87,8 +88,10 @@ fn demo() -> Result<()> {
     ));
 
     heading("What the policy does not allow");
-    denied(&internet, internet::PAYROLL_V4, "10.66.0.0/24")?;
-    denied(&internet, internet::PAYROLL_V6, "fd00:66::/64")?;
+    no_way_out(&internet, internet::PAYROLL_V4, "10.66.0.0/24")?;
+    no_way_out(&internet, internet::PAYROLL_V6, "fd00:66::/64")?;
+    no_way_in(&internet, internet::PAYROLL_V4, v4)?;
+    no_way_in(&internet, internet::PAYROLL_V6, v6)?;
 
     heading(
         "Speed (TCP through the tunnel, 3 seconds each way; client, gateway and office share this machine)",
@@ -153,38 +156,52 @@ fn demo() -> Result<()> {
     Ok(())
 }
 
-/// Somebody adds a route by hand; the answer must come at once, and from the policy.
-fn denied(internet: &Internet, address: IpAddr, network: &str) -> Result<()> {
+/// Alice adds a route by hand to what nobody offered her: the answer comes at once.
+fn no_way_out(internet: &Internet, payroll: IpAddr, network: &str) -> Result<()> {
     internet
         .laptop()
         .add_device_route(network.parse()?, TUNNEL)?;
-    let answers = Ping::to(address).count(1).run(internet.laptop())?;
-    ensure!(answers.received == 0, "{address} answered");
-    let report = answers
-        .errors
-        .first()
-        .with_context(|| format!("no ICMP about {address}: {}", answers.summary()))?;
-    ensure!(report.is_prohibited(), "{report}");
+    let report = refusal(&Ping::to(payroll), internet.laptop())?;
     let begin = Instant::now();
-    ensure!(
-        tcp::connect(
-            internet.laptop(),
-            (address, 443).into(),
-            Duration::from_secs(10)
-        )
-        .is_err(),
-        "{address} took a connection"
-    );
+    let connection = tcp::connect(internet.laptop(), (payroll, 443).into(), PATIENCE);
     let took = begin.elapsed();
+    ensure!(connection.is_err(), "{payroll} took a connection");
     ensure!(
-        took < Duration::from_secs(1),
-        "TCP to {address} failed only after {took:?}"
+        took < AT_ONCE,
+        "TCP to {payroll} failed only after {took:?}"
     );
     done(&format!(
-        "payroll at {address}: {report}; TCP fails after {:.0} ms",
-        took.as_secs_f64() * 1e3
+        "laptop to payroll {payroll}: {report}; TCP fails after {}",
+        milliseconds(took)
     ));
     Ok(())
+}
+
+/// Payroll knows Alice's address and tries: the gateway's policy answers.
+fn no_way_in(internet: &Internet, payroll: IpAddr, alice: IpAddr) -> Result<()> {
+    let report = refusal(&Ping::to(alice).from(payroll), &internet.office)?;
+    ensure!(
+        report.is_prohibited(),
+        "payroll to {alice}: {report}, which is not the policy's answer"
+    );
+    done(&format!("payroll {payroll} to laptop: {report}"));
+    Ok(())
+}
+
+/// The ICMP error that a ping must get, at once and instead of an answer.
+fn refusal(ping: &Ping, from: &Namespace) -> Result<Report> {
+    let begin = Instant::now();
+    let answers = ping.clone().count(1).run(from)?;
+    let took = begin.elapsed();
+    ensure!(answers.received == 0, "what is denied answered");
+    let report = answers.errors.into_iter().next();
+    let report = report.context("nothing said that it is denied")?;
+    ensure!(
+        report.is_prohibited() || report.is_no_route(),
+        "an answer of another kind: {report}"
+    );
+    ensure!(took < AT_ONCE, "the refusal took {took:?}");
+    Ok(report)
 }
 
 fn leave(alice: Client) -> Result<()> {
@@ -217,6 +234,16 @@ fn indent(command: &str, text: &str) {
         println!("    {line}");
     }
 }
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1e3)
+}
+
+/// What a person does not notice, and far below any timeout.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// What a connection would wait if nobody refused it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const PICTURE: &str = "
   laptop ─── router ═══ router ─── gateway ─── office

@@ -76,7 +76,8 @@ impl Internet {
         addresses(&gateway, "wan", ["203.0.113.1/24", "2001:db8:3::1/64"])?;
         addresses(&gateway, "lan", ["10.0.0.1/24", "fd00:1::1/64"])?;
         addresses(&office, "eth0", ["10.0.0.10/24", "fd00:1::10/64"])?;
-        addresses(&office, "eth0", ["10.66.0.10/32", "fd00:66::10/128"])?;
+        // On the loopback device, so that the office host never picks them by itself.
+        addresses(&office, "lo", ["10.66.0.10/32", "fd00:66::10/128"])?;
 
         default_routes(&near, "192.0.2.2", "2001:db8:2::2")?;
         default_routes(&gateway, "203.0.113.254", "2001:db8:3::fe")?;

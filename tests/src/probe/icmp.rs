@@ -51,6 +51,11 @@ impl Report {
         (self.kind, self.code) == if self.from.is_ipv4() { (3, 13) } else { (1, 1) }
     }
 
+    /// Nothing leads to the destination: IPv4 3/0, IPv6 1/0.
+    pub fn is_no_route(&self) -> bool {
+        (self.kind, self.code) == if self.from.is_ipv4() { (3, 0) } else { (1, 0) }
+    }
+
     /// Packet too big or fragmentation needed.
     pub fn is_too_big(&self) -> bool {
         self.mtu.is_some()

@@ -4,7 +4,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::{AuthorityRule, GroupSource, Identity, IdentityError, Principal, PrincipalSource, name};
+use super::{
+    AuthorityRule, GroupSource, Identity, IdentityError, Principal, PrincipalSource, name,
+};
 
 /// What a certificate may be used for (RFC 5280 §4.2.1.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +109,9 @@ fn candidates(
             }
             PrincipalSource::Cn => {
                 for attribute in certificate.subject().iter_common_name() {
-                    let text = attribute.as_str().map_err(|_| {
-                        name::malformed("common name", "", "is not a string")
-                    })?;
+                    let text = attribute
+                        .as_str()
+                        .map_err(|_| name::malformed("common name", "", "is not a string"))?;
                     // A common name has any shape: read as an operator's spelling is, the two agree.
                     candidates.push(Principal::parse(text)?.0);
                 }
@@ -188,7 +190,9 @@ mod tests {
     fn the_mail_address_is_the_principal_and_units_are_groups() {
         let der = certificate(|params| {
             params.subject_alt_names = vec![email("alice@Example.com")];
-            params.distinguished_name.push(DnType::OrganizationalUnitName, "eng");
+            params
+                .distinguished_name
+                .push(DnType::OrganizationalUnitName, "eng");
         });
         let identity = extract(&der, &rule(&[PrincipalSource::Email])).unwrap();
         assert_eq!(identity.principal.as_str(), "alice@example.com");
@@ -217,7 +221,10 @@ mod tests {
             ];
         });
         let both = rule(&[PrincipalSource::Email, PrincipalSource::Dns]);
-        assert!(matches!(extract(&der, &both), Err(IdentityError::Ambiguous(..))));
+        assert!(matches!(
+            extract(&der, &both),
+            Err(IdentityError::Ambiguous(..))
+        ));
         assert!(extract(&der, &rule(&[PrincipalSource::Dns])).is_ok());
     }
 

@@ -6,9 +6,7 @@ use super::IdentityError;
 pub(super) fn email(name: &str) -> Result<String, IdentityError> {
     let wrong = |problem| malformed("mail address", name, problem);
     plain("mail address", name)?;
-    let (local, domain) = name
-        .split_once('@')
-        .ok_or_else(|| wrong("has no @"))?;
+    let (local, domain) = name.split_once('@').ok_or_else(|| wrong("has no @"))?;
     if local.is_empty() || local.len() > MAX_LOCAL {
         return Err(wrong("has no usable part before the @"));
     }
@@ -19,7 +17,10 @@ pub(super) fn email(name: &str) -> Result<String, IdentityError> {
     if local.bytes().any(special) {
         return Err(wrong("has a special character before the @"));
     }
-    Ok(format!("{local}@{}", dns(domain).map_err(|_| wrong("has a malformed domain"))?))
+    Ok(format!(
+        "{local}@{}",
+        dns(domain).map_err(|_| wrong("has a malformed domain"))?
+    ))
 }
 
 /// A DNS name of letters, digits and hyphens, in lower case, without wildcard or trailing dot.
@@ -46,9 +47,7 @@ pub(super) fn spiffe(name: &str) -> Result<String, IdentityError> {
     let rest = name
         .strip_prefix("spiffe://")
         .ok_or_else(|| wrong("is not a SPIFFE id"))?;
-    let (domain, path) = rest
-        .split_once('/')
-        .ok_or_else(|| wrong("has no path"))?;
+    let (domain, path) = rest.split_once('/').ok_or_else(|| wrong("has no path"))?;
     let domain_is_fine = !domain.is_empty()
         && domain.bytes().all(|byte| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte)
@@ -114,7 +113,11 @@ fn plain(what: &'static str, name: &str) -> Result<(), IdentityError> {
         return Err(malformed(what, name, "is empty or too long"));
     }
     if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(malformed(what, name, "has characters that are not visible ASCII"));
+        return Err(malformed(
+            what,
+            name,
+            "has characters that are not visible ASCII",
+        ));
     }
     Ok(())
 }
@@ -144,14 +147,47 @@ mod tests {
     #[test]
     fn malformed_names_are_refused() {
         let long = "a".repeat(300);
-        for name in ["", "@", "a@", "@b", "a@b@c", "a b@c.d", "a\0@c.d", "a@b..c", "\"a\"@b.c", long.as_str()] {
+        for name in [
+            "",
+            "@",
+            "a@",
+            "@b",
+            "a@b@c",
+            "a b@c.d",
+            "a\0@c.d",
+            "a@b..c",
+            "\"a\"@b.c",
+            long.as_str(),
+        ] {
             assert!(email(name).is_err(), "{name:?}");
         }
-        for name in ["", ".", "a.", ".a", "*.a", "a_b", "-a", "a-", "ä.de", "a..b", long.as_str()] {
+        for name in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "*.a",
+            "a_b",
+            "-a",
+            "a-",
+            "ä.de",
+            "a..b",
+            long.as_str(),
+        ] {
             assert!(dns(name).is_err(), "{name:?}");
         }
-        for name in ["spiffe://", "spiffe://a", "spiffe://a/", "spiffe://A/b", "spiffe://a:1/b",
-            "spiffe://u@a/b", "spiffe://a/b?c", "spiffe://a/b#c", "spiffe://a/../b", "https://a/b"] {
+        for name in [
+            "spiffe://",
+            "spiffe://a",
+            "spiffe://a/",
+            "spiffe://A/b",
+            "spiffe://a:1/b",
+            "spiffe://u@a/b",
+            "spiffe://a/b?c",
+            "spiffe://a/b#c",
+            "spiffe://a/../b",
+            "https://a/b",
+        ] {
             assert!(spiffe(name).is_err(), "{name:?}");
         }
         assert!(spiffe("spiffe://example.org/ns/a/sa/b").is_ok());

@@ -8,9 +8,19 @@ use super::{ClientStatus, GatewayStatus, Traffic};
 #[must_use]
 pub fn render_gateway(status: &GatewayStatus) -> String {
     let mut rows = vec![
-        ["PRINCIPAL", "ADDRESSES", "REMOTE", "SINCE", "RECEIVED", "SENT", "MTU", "RTT", "EXPIRES"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "PRINCIPAL",
+            "ADDRESSES",
+            "REMOTE",
+            "SINCE",
+            "RECEIVED",
+            "SENT",
+            "MTU",
+            "RTT",
+            "EXPIRES",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     for session in &status.sessions {
         rows.push(vec![
@@ -22,7 +32,10 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
             bytes(session.traffic.sent_bytes),
             session.mtu.to_string(),
             format!("{:.1} ms", session.rtt_ms),
-            format!("in {}", duration(session.certificate.not_after - status.now)),
+            format!(
+                "in {}",
+                duration(session.certificate.not_after - status.now)
+            ),
         ]);
     }
     let mut text = format!(
@@ -46,7 +59,12 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
         if !session.groups.is_empty() {
             let _ = write!(text, ", groups {}", session.groups.join(" "));
         }
-        if !session.ipv6 && session.addresses.iter().any(|address| address.contains(':')) {
+        if !session.ipv6
+            && session
+                .addresses
+                .iter()
+                .any(|address| address.contains(':'))
+        {
             text.push_str(", IPv6 withheld: the path carries less than 1280 bytes");
         }
         text.push_str(&drops(&session.traffic));
@@ -80,13 +98,20 @@ pub fn render_client(status: &ClientStatus) -> String {
         _ => String::new(),
     };
     line("cipher", cipher);
-    line("mtu", status.mtu.map(|mtu| mtu.to_string()).unwrap_or_default());
+    line(
+        "mtu",
+        status.mtu.map(|mtu| mtu.to_string()).unwrap_or_default(),
+    );
     let rtt = status.rtt_ms.map(|rtt| format!("{rtt:.1} ms"));
     line("round trip", rtt.unwrap_or_default());
     let traffic = &status.traffic;
     line(
         "sent",
-        format!("{} in {} packets", bytes(traffic.sent_bytes), traffic.sent_packets),
+        format!(
+            "{} in {} packets",
+            bytes(traffic.sent_bytes),
+            traffic.sent_packets
+        ),
     );
     line(
         "received",
@@ -96,7 +121,10 @@ pub fn render_client(status: &ClientStatus) -> String {
             traffic.received_packets
         ),
     );
-    line("dropped", drops(traffic).trim_start_matches(", dropped ").to_owned());
+    line(
+        "dropped",
+        drops(traffic).trim_start_matches(", dropped ").to_owned(),
+    );
     text
 }
 

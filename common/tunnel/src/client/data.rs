@@ -106,8 +106,9 @@ impl Client {
             _ => return self.counters.to_client.drop(DropReason::NotReady),
         };
         let verdict = match IpPacket::parse(&bytes) {
-            Ok(packet) => verdicts::from_gateway(&tunnel.view, &packet)
-                .map(|()| tcp::is_tcp_syn(&packet)),
+            Ok(packet) => {
+                verdicts::from_gateway(&tunnel.view, &packet).map(|()| tcp::is_tcp_syn(&packet))
+            }
             Err(_) => Verdict::Drop(DropReason::Malformed),
         };
         match verdict {

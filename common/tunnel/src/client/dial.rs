@@ -8,7 +8,7 @@ use adit_core::close::{Refusal, RefusalKind, Retry};
 use adit_core::dataplane::client::ClientView;
 use adit_core::session::Assignment;
 
-use super::{Client, ClientEvent, Phase, Tunnel};
+use super::{Client, ClientEvent, Phase, Told, Tunnel};
 use crate::links::Key;
 use crate::path::InnerMtu;
 
@@ -53,10 +53,7 @@ impl Client {
             let gateway = self.gateways[candidate];
             let mut config = quinn_proto::ClientConfig::new(Arc::clone(&self.tls) as _);
             config.transport_config(Arc::clone(&self.transport));
-            match self
-                .links
-                .connect(now, config, gateway, &self.server_name)
-            {
+            match self.links.connect(now, config, gateway, &self.server_name) {
                 Ok(key) => {
                     let last = candidate + 1 == self.gateways.len();
                     let patience = if last { LAST_PATIENCE } else { PATIENCE };
@@ -135,7 +132,11 @@ impl Client {
                 key, gives_up_at, ..
             } if *gives_up_at <= now => {
                 let key = *key;
-                self.hang_up(now, key, Refusal::new(RefusalKind::Unreachable, "no answer"));
+                self.hang_up(
+                    now,
+                    key,
+                    Refusal::new(RefusalKind::Unreachable, "no answer"),
+                );
             }
             Phase::Waiting { until } if *until <= now => {
                 self.phase = Phase::Resolving;
@@ -161,7 +162,11 @@ impl Client {
         let Some(link) = self.links.touch(key) else {
             return;
         };
-        let Some(stream) = link.machine.as_ref().and_then(|machine| machine.established()) else {
+        let Some(stream) = link
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.established())
+        else {
             return;
         };
         let remote = link.connection.remote_address();
@@ -180,24 +185,37 @@ impl Client {
             mtu,
             view: ClientView::default(),
             assignment: Assignment::default(),
+            told: Told::default(),
         });
         self.events.push_back(ClientEvent::Connected(remote));
     }
 
-    pub(super) fn reassign(&mut self, key: Key, change: impl FnOnce(&mut Assignment)) {
+    pub(super) fn reassign(&mut self, key: Key, change: impl FnOnce(&mut Assignment, &mut Told)) {
         let Phase::Up(tunnel) = &mut self.phase else {
             return;
         };
         if tunnel.key != key {
             return;
         }
-        change(&mut tunnel.assignment);
+        change(&mut tunnel.assignment, &mut tunnel.told);
+        tunnel.told.changed = true;
         tunnel.view = ClientView::new(
             tunnel.assignment.addresses.clone(),
             tunnel.assignment.routes.clone(),
         );
-        let assignment = tunnel.assignment.clone();
-        self.events.push_back(ClientEvent::Assigned(assignment));
+    }
+
+    /// One report for all capsules that came together.
+    pub(super) fn report_assignment(&mut self) {
+        let Phase::Up(tunnel) = &mut self.phase else {
+            return;
+        };
+        let told = &mut tunnel.told;
+        if told.changed && told.addresses && told.routes {
+            told.changed = false;
+            let assignment = tunnel.assignment.clone();
+            self.events.push_back(ClientEvent::Assigned(assignment));
+        }
     }
 
     pub(super) fn follow_path(&mut self, now: Instant, key: Key) {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use adit_core::session::Action;
-use adit_core::session::client::{Control, ClientControlConfig, ClientEvent};
+use adit_core::session::client::{ClientControlConfig, ClientEvent, Control};
 use quinn_proto::{Dir, Streams};
 
 use crate::link::Machine;

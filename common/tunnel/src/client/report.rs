@@ -5,7 +5,7 @@ use std::time::Instant;
 use adit_core::status::{ClientStatus, Traffic};
 
 use super::{Client, ClientState};
-use crate::gateway::described;
+use crate::gateway::{described, shown};
 
 impl Client {
     /// What `status` shows, as far as the engine knows it.
@@ -26,7 +26,7 @@ impl Client {
             state: state.to_owned(),
             gateway: gateway.map(|gateway| gateway.to_string()),
             addresses: assignment
-                .map(|assignment| assignment.addresses.iter().map(ToString::to_string).collect())
+                .map(|assignment| assignment.addresses.iter().map(shown).collect())
                 .unwrap_or_default(),
             cipher,
             key_exchange,

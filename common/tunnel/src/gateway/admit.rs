@@ -21,10 +21,7 @@ impl Gateway {
             return;
         };
         let chain = link.peer_chain();
-        let identity = match self
-            .authorities
-            .identify(&chain, self.epoch.unix_time(now))
-        {
+        let identity = match self.authorities.identify(&chain, self.epoch.unix_time(now)) {
             Ok(identity) => identity,
             Err(error) => return self.refuse(now, key, None, error.into()),
         };
@@ -220,7 +217,10 @@ impl Gateway {
                 break;
             }
             let Lingering { serial, kind } = entry.remove();
-            let is_same = self.links.get(key).is_some_and(|link| link.serial == serial);
+            let is_same = self
+                .links
+                .get(key)
+                .is_some_and(|link| link.serial == serial);
             if is_same && self.session(key).is_none() {
                 self.links.close(now, key, kind.code(), kind.text());
             }

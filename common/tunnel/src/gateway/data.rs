@@ -135,15 +135,12 @@ impl Gateway {
     }
 
     fn receive(&mut self, now: Instant, key: Key, mut bytes: Bytes) {
-        let prefix = match datagram::parse(&bytes) {
-            Ok(prefix) => prefix,
-            Err(_) => {
-                // RFC 9297 §2.1: a quarter stream id that cannot be one ends the connection.
-                let code = adit_core::h3::ErrorCode::Datagram.code();
-                self.forget_session(now, key, "malformed HTTP datagram");
-                self.links.close(now, key, code, "malformed HTTP datagram");
-                return;
-            }
+        let Ok(prefix) = datagram::parse(&bytes) else {
+            // RFC 9297 §2.1: a quarter stream id that cannot be one ends the connection.
+            let code = adit_core::h3::ErrorCode::Datagram.code();
+            self.forget_session(now, key, "malformed HTTP datagram");
+            self.links.close(now, key, code, "malformed HTTP datagram");
+            return;
         };
         let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
             self.totals.from_client.drop(DropReason::NotReady);
@@ -154,7 +151,10 @@ impl Gateway {
             return;
         }
         if prefix.context != 0 {
-            session.counters.from_client.drop(DropReason::UnknownContext);
+            session
+                .counters
+                .from_client
+                .drop(DropReason::UnknownContext);
             return;
         }
         bytes.advance(prefix.len);

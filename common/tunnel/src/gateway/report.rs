@@ -5,6 +5,8 @@ use std::time::Instant;
 use adit_core::dataplane::Counters;
 use adit_core::status::{CertificateStatus, GatewayStatus, SessionStatus, Traffic};
 
+use ipnet::IpNet;
+
 use super::Gateway;
 use super::session::Session;
 use crate::links::Key;
@@ -81,18 +83,7 @@ impl Gateway {
             id: session.id.0,
             principal: session.grant.principal.to_string(),
             groups: session.grant.groups.clone(),
-            addresses: session
-                .grant
-                .addresses
-                .iter()
-                .map(|prefix| {
-                    if prefix.prefix_len() == prefix.max_prefix_len() {
-                        prefix.addr().to_string()
-                    } else {
-                        prefix.to_string()
-                    }
-                })
-                .collect(),
+            addresses: session.grant.addresses.iter().map(shown).collect(),
             ipv6: session.ipv6 == Ipv6::Fits,
             remote: link.connection.remote_address().to_string(),
             since: session.since_unix,
@@ -107,6 +98,15 @@ impl Gateway {
             mtu: session.mtu.largest_packet(),
             traffic: Traffic::from(&session.counters),
         })
+    }
+}
+
+/// An address as such, a network with its length.
+pub(crate) fn shown(prefix: &IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
     }
 }
 

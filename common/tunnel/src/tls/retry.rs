@@ -27,8 +27,12 @@ pub(super) fn is_valid(original: &ConnectionId, header: &[u8], payload: &[u8]) -
     packet.extend_from_slice(body);
     let mut received = received.to_vec();
     key().is_ok_and(|key| {
-        key.open_in_place(nonce(), Aad::from(pseudo_packet(original, &packet)), &mut received)
-            .is_ok()
+        key.open_in_place(
+            nonce(),
+            Aad::from(pseudo_packet(original, &packet)),
+            &mut received,
+        )
+        .is_ok()
     })
 }
 

@@ -61,14 +61,20 @@ fn live(seed: u64) {
     let mut arrived = BTreeSet::new();
     for packet in &world.office {
         if let Some(number) = packets::number(packet) {
-            assert!(sent_up.contains(&number), "seed {seed}: {number} was never sent");
+            assert!(
+                sent_up.contains(&number),
+                "seed {seed}: {number} was never sent"
+            );
             assert!(arrived.insert(number), "seed {seed}: {number} came twice");
         }
     }
     for &client in &clients {
         for packet in &world.clients[client].received {
             if let Some(number) = packets::number(packet) {
-                assert!(sent_down.contains(&number), "seed {seed}: {number} was never sent");
+                assert!(
+                    sent_down.contains(&number),
+                    "seed {seed}: {number} was never sent"
+                );
                 assert!(arrived.insert(number), "seed {seed}: {number} came twice");
             }
         }

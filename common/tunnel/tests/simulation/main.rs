@@ -5,8 +5,8 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
-mod lives;
 mod link;
+mod lives;
 mod mtu;
 mod packets;
 mod pki;

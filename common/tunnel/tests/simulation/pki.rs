@@ -66,13 +66,7 @@ impl Pki {
         self.leaf(principal, ExtendedKeyUsagePurpose::ClientAuth, from, to)
     }
 
-    fn leaf(
-        self,
-        name: &str,
-        purpose: ExtendedKeyUsagePurpose,
-        from: i64,
-        to: i64,
-    ) -> Credentials {
+    fn leaf(self, name: &str, purpose: ExtendedKeyUsagePurpose, from: i64, to: i64) -> Credentials {
         let mut params = params(name, from, to);
         params.subject_alt_names = vec![if name.contains('@') {
             SanType::Rfc822Name(name.try_into().unwrap())

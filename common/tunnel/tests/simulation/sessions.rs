@@ -74,7 +74,10 @@ fn a_denied_destination_is_answered_with_icmp_and_never_reaches_the_office() {
 fn a_source_that_is_not_the_clients_own_never_reaches_the_office() {
     let mut world = World::new(POLICY);
     let alice = connected(&mut world, "alice@example.com");
-    world.send_from_client(alice, &packets::udp(ip("10.99.0.77"), ip("10.0.0.7"), 1, 100));
+    world.send_from_client(
+        alice,
+        &packets::udp(ip("10.99.0.77"), ip("10.0.0.7"), 1, 100),
+    );
     world.run_for(SECOND);
     assert!(world.office.is_empty());
 }
@@ -121,8 +124,14 @@ fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it() {
     assert!(world.run_until(5 * SECOND, |world| {
         world.clients[branch].is_ready() && world.clients[dave].is_ready()
     }));
-    world.send_from_client(branch, &packets::udp(ip("10.20.1.1"), ip("10.0.0.7"), 1, 100));
-    world.send_from_client(branch, &packets::udp(ip("10.20.5.5"), ip("10.0.0.7"), 2, 100));
+    world.send_from_client(
+        branch,
+        &packets::udp(ip("10.20.1.1"), ip("10.0.0.7"), 1, 100),
+    );
+    world.send_from_client(
+        branch,
+        &packets::udp(ip("10.20.5.5"), ip("10.0.0.7"), 2, 100),
+    );
     world.send_from_client(dave, &packets::udp(ip("10.20.5.5"), ip("10.0.0.7"), 3, 100));
     world.send_from_office(&packets::udp(ip("10.0.0.7"), ip("10.20.1.1"), 4, 100));
     world.send_from_office(&packets::udp(ip("10.0.0.7"), ip("10.20.5.5"), 5, 100));

@@ -74,7 +74,9 @@ struct Calendar;
 
 impl TimeProvider for Calendar {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(START as u64)))
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(
+            START as u64,
+        )))
     }
 }
 

@@ -296,9 +296,17 @@ fn route(index: Option<u32>, table: u32, prefix: IpNet) -> RouteMessage {
             prefix.network(),
         )));
     }
-    attributes.extend(index.map(RouteAttribute::Oif));
+    match index {
+        Some(index) => attributes.push(RouteAttribute::Oif(index)),
+        // Beside it there is room for a route through the device, which wins: when a family comes
+        // to be carried, or ceases to be, there is no moment with neither.
+        None => attributes.push(RouteAttribute::Priority(LAST_METRIC)),
+    }
     message
 }
+
+/// The metric that loses against every other.
+const LAST_METRIC: u32 = u32::MAX;
 
 fn rule_message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
