@@ -43,11 +43,14 @@ pub fn up(path: &Path) -> Result<(), Failure> {
         Failure::input(&error).with_hint(hint)
     })?;
     let tls = tls_config(&profile)?;
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::environment(&error).while_doing("cannot start the runtime"))?
-        .block_on(run(profile, tls))
+        .map_err(|error| Failure::environment(&error).while_doing("cannot start the runtime"))?;
+    let result = runtime.block_on(run(profile, tls));
+    // A name that is still being resolved must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 async fn run(profile: Profile, tls: Arc<QuicClient>) -> Result<(), Failure> {
@@ -192,6 +195,7 @@ async fn keep_up(
 }
 
 /// The control plane's way to ask the packet thread.
+#[derive(Clone)]
 struct Asker {
     commands: mpsc::Sender<Command>,
     waker: Waker,
@@ -225,8 +229,11 @@ impl Control<'_> {
         while let Some(event) = next {
             match event {
                 ClientEvent::NeedAddresses => {
-                    let gateways = resolve(&self.profile.gateways).await;
-                    self.asker.tell(Command::Gateways(gateways));
+                    // Beside everything else: a resolver can take long to say nothing.
+                    let (asker, names) = (self.asker.clone(), self.profile.gateways.clone());
+                    tokio::spawn(async move {
+                        asker.tell(Command::Gateways(resolve(&names).await));
+                    });
                 }
                 ClientEvent::Dialing(gateway) => info!(%gateway, "connecting"),
                 ClientEvent::Connected(gateway) => {

@@ -88,6 +88,19 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let config = ServerConfig::parse(&text, path)?;
     let policy_text = files::read_text(&config.policy)?;
     let policy = Policy::parse(&policy_text, &config.policy.display().to_string())?;
+    if let Some(own) = config
+        .inside_addresses()
+        .into_iter()
+        .find(|own| policy.reserved().any(|fixed| fixed == *own))
+    {
+        let file = config.policy.display().to_string();
+        let message = format!("{own} is the gateway's own inside address");
+        return Err(
+            ConfigError::whole_file(&file, "principal.addresses", message)
+                .with_hint("choose another, or change inside.addresses in server.toml")
+                .into(),
+        );
+    }
     let algorithms = Algorithms::for_this_cpu();
     let provider = Arc::new(algorithms.provider());
     let mut authorities = Vec::new();

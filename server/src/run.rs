@@ -3,11 +3,15 @@
 //! Everything that can be refused is tried before the host is changed. What is changed on the host
 //! is journalled first and undone on every way out, at the latest by the next start.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Instant;
 
 use adit_core::admission::Admission;
+use adit_core::close::Refusal;
+use adit_core::dataplane::TokenBucket;
+use adit_core::identity::Principal;
 use adit_core::mtu;
 use adit_net::data_loop::DataLoop;
 use adit_net::exit::Failure;
@@ -146,10 +150,13 @@ async fn control(
     let asker = Asker { commands, waker };
 
     let mut signals = signals::Signals::new().map_err(|error| devices(&error))?;
+    let mut refusals = RefusalLog::new(Instant::now());
     let outcome = loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(event) => handle_events(event, &mut events, &asker, state).await,
+                Some(event) => {
+                    handle_events(event, &mut events, &asker, state, &mut refusals).await;
+                }
                 None => break Ok(()),
             },
             request = admin.accept() => match request {
@@ -196,12 +203,49 @@ impl Asker {
     }
 }
 
+/// Refusals in the log: all of them in ordinary times, a sample of a flood.
+struct RefusalLog {
+    allowance: TokenBucket,
+    suppressed: u64,
+}
+
+impl RefusalLog {
+    fn new(now: Instant) -> Self {
+        Self {
+            allowance: TokenBucket::new(now, REFUSALS_PER_SECOND, REFUSAL_BURST),
+            suppressed: 0,
+        }
+    }
+
+    fn log(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        principal: Option<&Principal>,
+        refusal: &Refusal,
+    ) {
+        if !self.allowance.take(now) {
+            self.suppressed += 1;
+            return;
+        }
+        warn!(
+            %remote,
+            principal = principal.map(Principal::as_str),
+            reason = %refusal,
+            suppressed = self.suppressed,
+            "connection refused"
+        );
+        self.suppressed = 0;
+    }
+}
+
 /// Logs what happened and saves the leases once for everything that waits.
 async fn handle_events(
     first: GatewayEvent,
     more: &mut UnboundedReceiver<GatewayEvent>,
     asker: &Asker,
     state: &State,
+    refusals: &mut RefusalLog,
 ) {
     let mut leases_changed = false;
     let mut next = Some(first);
@@ -218,12 +262,7 @@ async fn handle_events(
                 remote,
                 principal,
                 refusal,
-            } => warn!(
-                %remote,
-                principal = principal.map(|principal| principal.to_string()),
-                reason = %refusal,
-                "connection refused"
-            ),
+            } => refusals.log(Instant::now(), remote, principal.as_ref(), &refusal),
             GatewayEvent::Closed { session, reason } => info!(
                 principal = %session.identity.principal,
                 remote = %session.remote,
@@ -285,3 +324,7 @@ fn state_failure(error: StateError) -> Failure {
     };
     Failure::environment(&error).with_hint(hint)
 }
+
+/// Strangers must not be able to fill the disk.
+const REFUSALS_PER_SECOND: u32 = 5;
+const REFUSAL_BURST: u32 = 50;

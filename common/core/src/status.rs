@@ -71,8 +71,15 @@ pub struct CertificateStatus {
 }
 
 /// Packets and bytes, seen from the client.
+///
+/// Nothing gets lost between the fields: `packets_from_client` + `packets_for_client` =
+/// `sent_packets` + `received_packets` + `answered_packets` + the sum of `drops`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
+    /// Packets that came from the client, whatever became of them.
+    pub packets_from_client: u64,
+    /// Packets that came for the client, whatever became of them.
+    pub packets_for_client: u64,
     /// Packets from the client that went on.
     pub sent_packets: u64,
     /// Their bytes.
@@ -121,6 +128,8 @@ pub struct ClientStatus {
 impl From<&crate::dataplane::Counters> for Traffic {
     fn from(counters: &crate::dataplane::Counters) -> Self {
         Self {
+            packets_from_client: counters.from_client.packets_in(),
+            packets_for_client: counters.to_client.packets_in(),
             sent_packets: counters.from_client.forwarded(),
             sent_bytes: counters.from_client.forwarded_bytes(),
             received_packets: counters.to_client.forwarded(),
@@ -128,5 +137,28 @@ impl From<&crate::dataplane::Counters> for Traffic {
             answered_packets: counters.from_client.replied() + counters.to_client.replied(),
             drops: counters.drops(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::{Counters, DropReason};
+
+    #[test]
+    fn what_came_in_is_what_went_on_was_answered_or_was_dropped() {
+        let mut counters = Counters::default();
+        counters.from_client.forward(100);
+        counters.from_client.reply();
+        counters.from_client.drop(DropReason::Malformed);
+        counters.to_client.forward(60);
+        counters.to_client.drop(DropReason::NoRoute);
+        let traffic = Traffic::from(&counters);
+        assert_eq!(
+            (traffic.packets_from_client, traffic.packets_for_client),
+            (3, 2)
+        );
+        let gone = traffic.sent_packets + traffic.received_packets + traffic.answered_packets;
+        assert_eq!(gone + traffic.drops.values().sum::<u64>(), 5);
     }
 }

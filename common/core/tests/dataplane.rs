@@ -49,6 +49,19 @@ fn a_denied_packet_is_answered_with_icmp_prohibited_in_both_directions() {
 }
 
 #[test]
+fn nobody_inside_speaks_with_the_address_of_a_session() {
+    let world = World::new();
+    for source in [BOB_V4, ALICE_V4] {
+        let verdict = world.to(source, ALICE_V4);
+        assert_eq!(
+            verdict,
+            Verdict::Drop(DropReason::SourceNotOwned),
+            "{source}"
+        );
+    }
+}
+
+#[test]
 fn a_source_that_is_not_the_sessions_own_is_refused() {
     let world = World::new();
     for source in [BOB_V4, OFFICE_V4, "10.99.0.77"] {

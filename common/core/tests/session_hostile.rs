@@ -99,6 +99,45 @@ fn the_capsule_protocol_field_is_not_required() {
 }
 
 #[test]
+fn a_request_waits_for_the_settings_and_is_refused_without_datagrams() {
+    let now = Instant::now();
+    for (settings, taken) in [(&[0x33, 1][..], true), (&[0x33, 0], false), (&[], false)] {
+        let mut gateway = deaf_gateway();
+        gateway.handle_stream(now, REQUEST, &headers(&CONNECT_IP), false);
+        assert_eq!((gateway.poll_event(), gateway.poll_action()), (None, None));
+        gateway.handle_stream(now, CLIENT_CONTROL, &control(settings), false);
+        let requested = matches!(gateway.poll_event(), Some(GatewayEvent::Requested { .. }));
+        assert_eq!(requested, taken, "{settings:?}");
+        assert_eq!(gateway.poll_action().is_some(), !taken, "{settings:?}");
+
+        // The other order.
+        let mut gateway = deaf_gateway();
+        gateway.handle_stream(now, CLIENT_CONTROL, &control(settings), false);
+        if taken {
+            gateway.handle_stream(now, REQUEST, &headers(&CONNECT_IP), false);
+            assert!(gateway.poll_event().is_some());
+        } else {
+            assert_eq!(answer_to(&mut gateway, REQUEST, &CONNECT_IP), Ok(400));
+            assert_eq!(gateway.poll_event(), None);
+        }
+    }
+}
+
+#[test]
+fn a_request_that_was_aborted_before_the_settings_is_not_taken() {
+    let now = Instant::now();
+    let mut gateway = deaf_gateway();
+    gateway.handle_stream(now, REQUEST, &headers(&CONNECT_IP), false);
+    gateway.handle_reset(now, REQUEST, 9);
+    assert!(matches!(
+        gateway.poll_event(),
+        Some(GatewayEvent::Ended { .. })
+    ));
+    gateway.handle_stream(now, CLIENT_CONTROL, &control(&[0x33, 1]), false);
+    assert_eq!(gateway.poll_event(), None);
+}
+
+#[test]
 fn a_scoped_request_says_so() {
     let mut gateway = fresh_gateway();
     let fields = with_field(":path", "/.well-known/masque/ip/10.0.0.0%2F8/6/");
@@ -293,7 +332,7 @@ proptest! {
         )
     ) {
         let now = Instant::now();
-        let (mut gateway, mut client) = (fresh_gateway(), fresh_client());
+        let (mut gateway, mut client) = (deaf_gateway(), fresh_client());
         let (mut gateway_over, mut client_over) = (0, 0);
         for (stream, bytes, how) in inputs {
             match how {
@@ -349,10 +388,19 @@ fn any_piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn fresh_gateway() -> gateway::Control {
+/// A gateway that has heard nothing.
+fn deaf_gateway() -> gateway::Control {
     let config = GatewayControlConfig::default();
     let mut gateway = gateway::Control::new(Instant::now(), GATEWAY_CONTROL, config);
     while gateway.poll_action().is_some() {}
+    gateway
+}
+
+/// A gateway that knows the client takes datagrams.
+fn fresh_gateway() -> gateway::Control {
+    let mut gateway = deaf_gateway();
+    let settings = control(&[0x33, 1]);
+    gateway.handle_stream(Instant::now(), CLIENT_CONTROL, &settings, false);
     gateway
 }
 
@@ -453,4 +501,5 @@ const CONNECT_IP: [(&str, &str); 6] = [
 ];
 
 const REQUEST: u64 = 0;
+const CLIENT_CONTROL: u64 = 2;
 const GATEWAY_CONTROL: u64 = 3;

@@ -19,6 +19,11 @@ impl Epoch {
         Self { instant, unix }
     }
 
+    /// The moment itself, by the monotonic clock.
+    pub(crate) fn instant(&self) -> Instant {
+        self.instant
+    }
+
     /// Seconds since 1970 at `now`.
     #[must_use]
     pub fn unix(&self, now: Instant) -> i64 {

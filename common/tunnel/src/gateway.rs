@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use adit_core::admission::Admission;
 use adit_core::close::{Refusal, RefusalKind};
-use adit_core::dataplane::Counters;
+use adit_core::dataplane::{Counters, TokenBucket};
 use adit_core::identity::Principal;
 use adit_core::session::gateway::{Control, GatewayControlConfig};
 use adit_core::table::leases::LeaseEntry;
@@ -126,6 +126,8 @@ pub struct Gateway {
     events: VecDeque<GatewayEvent>,
     /// Packets of sessions that ended, and packets that belong to no session.
     totals: Counters,
+    /// Limits the answers to packets from inside that lead to no session.
+    answers: TokenBucket,
 }
 
 /// A link that is closed soon, unless another took its place.
@@ -162,6 +164,7 @@ impl Gateway {
             inside: VecDeque::new(),
             events: VecDeque::new(),
             totals: Counters::default(),
+            answers: session::answer_limit(config.epoch.instant()),
         }
     }
 

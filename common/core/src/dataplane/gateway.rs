@@ -69,6 +69,11 @@ pub fn to_peer<S: Sessions>(sessions: &S, packet: &IpPacket<'_>) -> Verdict<S::K
     if !is_unicast(packet.destination()) || !is_unicast(packet.source()) {
         return Verdict::Drop(DropReason::NotUnicast);
     }
+    // Whoever is inside cannot have the address of somebody outside. No answer: it would go to
+    // the one whose address was taken.
+    if sessions.owner(packet.source()).is_some() {
+        return Verdict::Drop(DropReason::SourceNotOwned);
+    }
     match sessions.owner(packet.destination()) {
         Some(peer) => deliver(sessions, peer, packet),
         None => Verdict::Reply(IcmpError::NoRoute),

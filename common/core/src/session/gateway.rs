@@ -9,6 +9,7 @@
 //! | CONNECT without or with another `:protocol` | 501 (RFC 9110 §15.6.2, RFC 9220 §3) |
 //! | CONNECT-IP on an unknown path | 404 |
 //! | CONNECT-IP with a bad target or ipproto, a DNS name as target, or a scheme other than https | 400 |
+//! | CONNECT-IP from a client that takes no HTTP datagrams | 400 |
 //! | a second CONNECT-IP request | 409, and the first goes on |
 //! | another method on a tunnel's path | 405 |
 //! | another method elsewhere | 404, or 501 if the method is unknown |
@@ -17,6 +18,10 @@
 //! intermediaries; what puts the capsule protocol in use is the upgrade token `connect-ip`
 //! (RFC 9484 §4.2). A missing, false or unreadable field therefore changes nothing, as §3.4 demands
 //! for values of a wrong type. Our own messages always carry `?1`.
+//!
+//! Packets to a client travel in QUIC datagrams only, and RFC 9297 §2.1.1 permits none before its
+//! SETTINGS allow them. Streams may overtake each other, so a request that comes before the
+//! SETTINGS waits for them, within the request timeout.
 //!
 //! A connection carries one tunnel: once it has ended, further CONNECT-IP requests are refused too.
 
@@ -91,6 +96,8 @@ pub struct Control {
     config: GatewayControlConfig,
     phase: Phase,
     tunnel: Tunnel,
+    /// The request that was asked before the client's SETTINGS arrived.
+    early: Option<GatewayEvent>,
     /// Requests for addresses that are not decided yet.
     pending: Vec<RequestedAddress>,
     deadline: Instant,
@@ -111,6 +118,7 @@ impl Control {
             config,
             phase: Phase::Idle,
             tunnel: Tunnel::default(),
+            early: None,
             pending: Vec::new(),
             events: VecDeque::new(),
         }
@@ -241,6 +249,11 @@ impl Control {
         while let Some(event) = self.h3.poll_event() {
             match event {
                 Event::Headers { stream, fields } => self.handle_request(stream, fields),
+                Event::Settings(_) => {
+                    if let Some(request) = self.early.take() {
+                        self.consider(request);
+                    }
+                }
                 Event::Data { stream, bytes } if self.phase.stream() == Some(stream) => {
                     match self.tunnel.read(&bytes) {
                         Ok(said) => self.handle_said(said),
@@ -281,12 +294,17 @@ impl Control {
         match self.judge(&head) {
             Judgement::Tunnel(scope) => {
                 self.phase = Phase::Asked { stream };
-                self.events.push_back(GatewayEvent::Requested {
+                let request = GatewayEvent::Requested {
                     stream,
                     authority: head.authority.unwrap_or_default(),
                     path: head.path.unwrap_or_default(),
                     scope,
-                });
+                };
+                if self.h3.peer_settings().is_some() {
+                    self.consider(request);
+                } else {
+                    self.early = Some(request);
+                }
             }
             Judgement::Malformed => self.h3.abort(stream, ErrorCode::Message),
             Judgement::Refused(refusal) => self.respond_refused(stream, &refusal),
@@ -309,6 +327,16 @@ impl Control {
                 };
                 self.respond(stream, status, allow, body);
             }
+        }
+    }
+
+    /// Asks the caller, unless the client could not be sent a single packet.
+    fn consider(&mut self, request: GatewayEvent) {
+        if self.peer_datagrams() {
+            self.events.push_back(request);
+        } else {
+            let detail = "SETTINGS_H3_DATAGRAM is required";
+            self.refuse(&Refusal::new(RefusalKind::BadRequest, detail));
         }
     }
 
@@ -424,6 +452,7 @@ impl Control {
 
     fn end(&mut self, reason: &str) {
         if !matches!(std::mem::replace(&mut self.phase, Phase::Over), Phase::Over) {
+            self.early = None;
             self.pending.clear();
             self.tunnel = Tunnel::default();
             self.events.push_back(GatewayEvent::Ended {

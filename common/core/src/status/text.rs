@@ -13,8 +13,8 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
             "ADDRESSES",
             "REMOTE",
             "SINCE",
-            "RECEIVED",
-            "SENT",
+            "FROM CLIENT",
+            "TO CLIENT",
             "MTU",
             "RTT",
             "EXPIRES",
@@ -28,8 +28,8 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
             session.addresses.join(","),
             session.remote.clone(),
             duration(status.now - session.since),
-            bytes(session.traffic.received_bytes),
             bytes(session.traffic.sent_bytes),
+            bytes(session.traffic.received_bytes),
             session.mtu.to_string(),
             format!("{:.1} ms", session.rtt_ms),
             format!(
@@ -39,11 +39,11 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
         ]);
     }
     let mut text = format!(
-        "adit-server {}, {}, {} sessions, {} connections\n\n",
+        "adit-server {}, {}, {}, {}\n\n",
         status.version,
         status.listen,
-        status.sessions.len(),
-        status.connections
+        counted(status.sessions.len(), "session"),
+        counted(status.connections, "connection"),
     );
     text.push_str(&table(&rows));
     for session in &status.sessions {
@@ -162,6 +162,11 @@ fn drops(traffic: &Traffic) -> String {
         .map(|(reason, count)| format!("{count} {reason}"))
         .collect();
     format!(", dropped {}", each.join(", "))
+}
+
+/// "1 session", "2 sessions".
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Bytes with a binary unit and one digit after the point.

@@ -31,15 +31,14 @@ pub struct Prefix {
 ///
 /// # Errors
 ///
-/// Both errors are the peer's fault. [`DatagramError::StreamIdTooLarge`] closes the connection
-/// with `H3_DATAGRAM_ERROR` (RFC 9297 §2.1), and so does [`DatagramError::Truncated`].
+/// All errors are the peer's fault; [`DatagramError::closes_the_connection`] says what follows.
 pub fn parse(datagram: &[u8]) -> Result<Prefix, DatagramError> {
     let (quarter, quarter_len) = varint::decode(datagram).ok_or(DatagramError::Truncated)?;
     if quarter > MAX_QUARTER_STREAM_ID {
         return Err(DatagramError::StreamIdTooLarge);
     }
     let (context, context_len) =
-        varint::decode(&datagram[quarter_len..]).ok_or(DatagramError::Truncated)?;
+        varint::decode(&datagram[quarter_len..]).ok_or(DatagramError::NoContext)?;
     Ok(Prefix {
         stream_id: quarter * 4,
         context,
@@ -65,12 +64,26 @@ pub fn write_prefix(stream_id: u64, out: &mut [u8]) {
 /// Why a datagram has no prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
-    /// It ends within the prefix.
-    #[error("datagram ends within its prefix")]
+    /// It ends within the quarter stream id.
+    #[error("datagram ends within its quarter stream id")]
     Truncated,
+    /// It belongs to a stream, and ends within the context id.
+    #[error("datagram ends within its context id")]
+    NoContext,
     /// No stream can have this id.
     #[error("quarter stream id is above {MAX_QUARTER_STREAM_ID}")]
     StreamIdTooLarge,
+}
+
+impl DatagramError {
+    /// Whether the connection ends with `H3_DATAGRAM_ERROR` (RFC 9297 §2.1).
+    ///
+    /// HTTP/3 itself reads the quarter stream id only. What follows is the payload, which may be
+    /// empty and whose stream may not be ours to judge: without a context it is just dropped.
+    #[must_use]
+    pub const fn closes_the_connection(self) -> bool {
+        matches!(self, Self::Truncated | Self::StreamIdTooLarge)
+    }
 }
 
 /// The context id of a whole IP packet.
@@ -93,13 +106,16 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_that_ends_early_is_truncated() {
-        for datagram in [&[][..], &[0x40], &[0x00], &[0x00, 0x80, 0, 0]] {
-            assert_eq!(
-                parse(datagram),
-                Err(DatagramError::Truncated),
-                "{datagram:02x?}"
-            );
+    fn only_a_datagram_without_a_whole_stream_id_closes_the_connection() {
+        for datagram in [&[][..], &[0x40], &[0xc0, 0, 0, 0, 0, 0, 0]] {
+            let error = parse(datagram).unwrap_err();
+            assert_eq!(error, DatagramError::Truncated, "{datagram:02x?}");
+            assert!(error.closes_the_connection());
+        }
+        for datagram in [&[0x00][..], &[0x01], &[0x00, 0x80, 0, 0]] {
+            let error = parse(datagram).unwrap_err();
+            assert_eq!(error, DatagramError::NoContext, "{datagram:02x?}");
+            assert!(!error.closes_the_connection());
         }
     }
 

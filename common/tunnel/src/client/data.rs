@@ -82,11 +82,14 @@ impl Client {
     }
 
     fn receive(&mut self, now: Instant, key: Key, mut bytes: Bytes) {
-        let Ok(prefix) = datagram::parse(&bytes) else {
-            // RFC 9297 §2.1: a quarter stream id that cannot be one ends the connection.
-            let code = adit_core::h3::ErrorCode::Datagram.code();
-            self.links.close(now, key, code, "malformed HTTP datagram");
-            return;
+        let prefix = match datagram::parse(&bytes) {
+            Ok(prefix) => prefix,
+            Err(error) if error.closes_the_connection() => {
+                let code = adit_core::h3::ErrorCode::Datagram.code();
+                self.links.close(now, key, code, &error.to_string());
+                return;
+            }
+            Err(_) => return self.counters.to_client.drop(DropReason::Malformed),
         };
         match &self.phase {
             Phase::Up(tunnel) if tunnel.key == key && tunnel.stream == prefix.stream_id => {}

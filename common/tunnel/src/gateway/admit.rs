@@ -17,6 +17,15 @@ use crate::path::{InnerMtu, Ipv6};
 impl Gateway {
     /// A client whose certificate the handshake accepted asks for the tunnel.
     pub(super) fn admit(&mut self, now: Instant, key: Key, stream: u64, scope: Scope) {
+        if self.links.max_datagram(key) == Some(None) {
+            // RFC 9221 §3: without the transport parameter no packet could ever reach this client,
+            // whatever its SETTINGS say.
+            let refusal = Refusal::new(
+                RefusalKind::BadRequest,
+                "max_datagram_frame_size is required",
+            );
+            return self.refuse(now, key, None, refusal);
+        }
         let Some(link) = self.links.get(key) else {
             return;
         };

@@ -110,20 +110,17 @@ impl Gateway {
             }
             _ => None,
         };
-        let counters = match key.and_then(|key| self.sessions.get_mut(key)?.as_mut()) {
-            Some(session) => {
-                let reply = reply.filter(|_| session.answers.take(now));
-                Some((&mut session.counters, reply))
-            }
-            None => None,
+        let session = key.and_then(|key| self.sessions.get_mut(key)?.as_mut());
+        let (counters, answers) = match session {
+            Some(session) => (&mut session.counters, &mut session.answers),
+            None => (&mut self.totals, &mut self.answers),
         };
-        match counters {
-            Some((counters, Some(reply))) => {
+        match reply.filter(|_| answers.take(now)) {
+            Some(reply) => {
                 counters.to_client.reply();
                 self.inside.push_back(reply.into());
             }
-            Some((counters, None)) => counters.to_client.drop(reason),
-            None => self.totals.to_client.drop(reason),
+            None => counters.to_client.drop(reason),
         }
     }
 
@@ -135,12 +132,16 @@ impl Gateway {
     }
 
     fn receive(&mut self, now: Instant, key: Key, mut bytes: Bytes) {
-        let Ok(prefix) = datagram::parse(&bytes) else {
-            // RFC 9297 §2.1: a quarter stream id that cannot be one ends the connection.
-            let code = adit_core::h3::ErrorCode::Datagram.code();
-            self.forget_session(now, key, "malformed HTTP datagram");
-            self.links.close(now, key, code, "malformed HTTP datagram");
-            return;
+        let prefix = match datagram::parse(&bytes) {
+            Ok(prefix) => prefix,
+            Err(error) if error.closes_the_connection() => {
+                let code = adit_core::h3::ErrorCode::Datagram.code();
+                let reason = error.to_string();
+                self.forget_session(now, key, &reason);
+                self.links.close(now, key, code, &reason);
+                return;
+            }
+            Err(_) => return self.drop_from(key, DropReason::Malformed),
         };
         let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
             self.totals.from_client.drop(DropReason::NotReady);
@@ -246,6 +247,13 @@ impl Gateway {
             }
             None => session.counters.from_client.drop(error.reason()),
         }
+    }
+
+    /// Counts a datagram that says nothing, whether or not its link has a session.
+    fn drop_from(&mut self, key: Key, reason: DropReason) {
+        let session = self.sessions.get_mut(key).and_then(Option::as_mut);
+        let counters = session.map_or(&mut self.totals, |session| &mut session.counters);
+        counters.from_client.drop(reason);
     }
 
     fn count_from(&mut self, key: Key, length: usize, outcome: Result<(), DropReason>) {

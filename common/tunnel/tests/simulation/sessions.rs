@@ -71,6 +71,14 @@ fn a_denied_destination_is_answered_with_icmp_and_never_reaches_the_office() {
 }
 
 #[test]
+fn the_office_is_told_at_once_that_nobody_has_an_address() {
+    let mut world = World::new(POLICY);
+    world.send_from_office(&packets::udp(ip("10.0.0.7"), ip("10.99.0.77"), 1, 100));
+    world.run_for(SECOND);
+    assert_eq!(packets::icmp(&world.office.pop().unwrap()), Some((3, 0)));
+}
+
+#[test]
 fn a_source_that_is_not_the_clients_own_never_reaches_the_office() {
     let mut world = World::new(POLICY);
     let alice = connected(&mut world, "alice@example.com");
