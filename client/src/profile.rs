@@ -209,6 +209,7 @@ const MAX_MTU: u16 = 9000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn hosts_addresses_and_ports_are_told_apart() {
@@ -246,5 +247,14 @@ mod tests {
             error.starts_with("p.toml:1: gateways: \"vpn:x\" is not host:port"),
             "{error}"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn no_gateway_makes_the_parser_panic(text in "\\PC{0,40}") {
+            if let Some((host, port)) = host_and_port(&text) {
+                prop_assert!(port != 0 && !host.is_empty());
+            }
+        }
     }
 }

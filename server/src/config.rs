@@ -278,6 +278,7 @@ const MAX_MTU: u16 = 9000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const EXAMPLE: &str = include_str!("../../config/server.toml");
 
@@ -324,5 +325,23 @@ mod tests {
         let text = EXAMPLE.replace("fd00:ad17::1/64", "10.98.0.1/24");
         let error = ServerConfig::parse(&text, Path::new("server.toml")).unwrap_err();
         assert!(error.to_string().contains("second address"), "{error}");
+    }
+
+    proptest! {
+        /// Half-written, garbled, cut: an error that names the file, never a panic.
+        #[test]
+        fn a_damaged_file_is_refused_by_name(
+            cut in 0..EXAMPLE.len(),
+            insert in ".{0,8}",
+            drop in 0usize..20,
+        ) {
+            let start = (0..=cut).rev().find(|&at| EXAMPLE.is_char_boundary(at)).unwrap_or(0);
+            let rest = (start + drop).min(EXAMPLE.len());
+            let rest = (rest..=EXAMPLE.len()).find(|&at| EXAMPLE.is_char_boundary(at)).unwrap();
+            let text = format!("{}{insert}{}", &EXAMPLE[..start], &EXAMPLE[rest..]);
+            if let Err(error) = ServerConfig::parse(&text, Path::new("server.toml")) {
+                prop_assert!(error.to_string().starts_with("server.toml"), "{}", error);
+            }
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use quinn_udp::EcnCodepoint;
 
-use crate::poll::{Device, Poller};
+use crate::poll::Poller;
 use crate::tun::Tun;
 use crate::udp::{Received, Transmit, Udp};
 
@@ -168,8 +168,7 @@ impl DataLoop {
             }
         }
         let full = self.kept.is_some();
-        self.poller
-            .watch_writable(&self.udp, &self.tun, Device::Udp, full)
+        self.poller.hold(&self.udp, &self.tun, full)
     }
 
     fn deliver(&mut self, engine: &mut impl Engine) -> io::Result<()> {

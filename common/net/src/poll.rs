@@ -19,16 +19,7 @@ mod os;
 pub struct Poller {
     set: os::Set,
     bell: Arc<os::Bell>,
-    interest: [bool; 2],
-}
-
-/// One of the two devices of a data loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The outside socket.
-    Udp,
-    /// The TUN device.
-    Tun,
+    held: bool,
 }
 
 /// What is ready. Everything false: the deadline passed.
@@ -36,12 +27,10 @@ pub enum Device {
 pub struct Ready {
     /// Datagrams wait.
     pub udp: bool,
-    /// The socket takes datagrams again; reported only while asked for.
+    /// The socket takes datagrams again; reported only while [held](Poller::hold).
     pub udp_writable: bool,
-    /// Packets wait, or the device is gone: reading it will tell.
+    /// Packets wait, or the device is gone: reading it will tell. Not reported while [held](Poller::hold).
     pub tun: bool,
-    /// The device takes packets again; reported only while asked for.
-    pub tun_writable: bool,
     /// A [`Waker`] was used since the last wait.
     pub woken: bool,
 }
@@ -60,7 +49,7 @@ impl Poller {
         Ok(Self {
             set,
             bell,
-            interest: [false; 2],
+            held: false,
         })
     }
 
@@ -71,28 +60,18 @@ impl Poller {
         }
     }
 
-    /// Starts or stops watching whether `device` can be written. Costs nothing when nothing changes.
-    pub fn watch_writable(
-        &mut self,
-        udp: &Udp,
-        tun: &Tun,
-        device: Device,
-        on: bool,
-    ) -> io::Result<()> {
-        let at = device as usize;
-        if self.interest[at] == on {
+    /// While the socket is full: reports when it takes datagrams again, and leaves the TUN device alone, whose
+    /// packets could go nowhere. Costs nothing when nothing changes.
+    pub fn hold(&mut self, udp: &Udp, tun: &Tun, held: bool) -> io::Result<()> {
+        if self.held == held {
             return Ok(());
         }
-        self.interest[at] = on;
-        match device {
-            Device::Udp => self.set.watch_udp(udp, on),
-            Device::Tun => self.set.watch_tun(tun, on),
-        }
+        self.held = held;
+        self.set.hold(udp, tun, held)
     }
 
     /// Watches `new` in place of `old`, which may be closed afterwards.
     pub fn replace_udp(&mut self, old: &Udp, new: &Udp) -> io::Result<()> {
-        self.interest[Device::Udp as usize] = false;
         self.set.replace_udp(old, new)
     }
 

@@ -48,12 +48,13 @@ impl Set {
         Ok(Self { epoll })
     }
 
-    pub(super) fn watch_udp(&self, udp: &Udp, writable: bool) -> io::Result<()> {
-        modify(&self.epoll, udp, UDP, writable)
-    }
-
-    pub(super) fn watch_tun(&self, tun: &Tun, writable: bool) -> io::Result<()> {
-        modify(&self.epoll, tun, TUN, writable)
+    pub(super) fn hold(&self, udp: &Udp, tun: &Tun, held: bool) -> io::Result<()> {
+        let mut udp_flags = epoll::EventFlags::IN;
+        udp_flags.set(epoll::EventFlags::OUT, held);
+        let mut tun_flags = epoll::EventFlags::empty();
+        tun_flags.set(epoll::EventFlags::IN, !held);
+        modify(&self.epoll, udp, UDP, udp_flags)?;
+        modify(&self.epoll, tun, TUN, tun_flags)
     }
 
     pub(super) fn replace_udp(&self, old: &Udp, new: &Udp) -> io::Result<()> {
@@ -95,10 +96,7 @@ impl Set {
                     ready.udp |= readable;
                     ready.udp_writable |= writable;
                 }
-                TUN => {
-                    ready.tun |= readable;
-                    ready.tun_writable |= writable;
-                }
+                TUN => ready.tun |= readable,
                 _ => ready.woken = true,
             }
         }
@@ -111,15 +109,14 @@ fn add(epoll: &OwnedFd, source: impl AsFd, token: u64) -> io::Result<()> {
     Ok(epoll::add(epoll, source, data, epoll::EventFlags::IN)?)
 }
 
-fn modify(epoll: &OwnedFd, source: impl AsFd, token: u64, writable: bool) -> io::Result<()> {
-    let mut flags = epoll::EventFlags::IN;
-    flags.set(epoll::EventFlags::OUT, writable);
-    Ok(epoll::modify(
-        epoll,
-        source,
-        epoll::EventData::new_u64(token),
-        flags,
-    )?)
+fn modify(
+    epoll: &OwnedFd,
+    source: impl AsFd,
+    token: u64,
+    flags: epoll::EventFlags,
+) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(token);
+    Ok(epoll::modify(epoll, source, data, flags)?)
 }
 
 const UDP: u64 = 0;

@@ -28,11 +28,7 @@ impl Set {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn watch_udp(&self, _udp: &Udp, _writable: bool) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn watch_tun(&self, _tun: &Tun, _writable: bool) -> io::Result<()> {
+    pub(super) fn hold(&self, _udp: &Udp, _tun: &Tun, _held: bool) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

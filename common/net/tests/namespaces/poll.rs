@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use adit_net::poll::{Device, Poller, Ready};
+use adit_net::poll::{Poller, Ready};
 use adit_net::tun::Tun;
 use libtest_mimic::Trial;
 
@@ -21,8 +21,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             what_is_not_drained_stays_ready,
         ),
         trial(
-            "writability_is_told_only_when_asked",
-            writability_is_told_only_when_asked,
+            "writability_is_told_only_while_held",
+            writability_is_told_only_while_held,
         ),
         trial("a_socket_can_be_replaced", a_socket_can_be_replaced),
     ]
@@ -86,21 +86,19 @@ fn what_is_not_drained_stays_ready() {
     assert!(!poller.wait(now, Some(now)).expect("waited").udp);
 }
 
-fn writability_is_told_only_when_asked() {
+fn writability_is_told_only_while_held() {
     let (udp, tun) = (
         bind("127.0.0.1:0"),
         Tun::open("adit0", 1400).expect("a device"),
     );
     let mut poller = Poller::new(&udp, &tun).expect("a poller");
     let now = Instant::now();
-    let mut ask = |device, on| {
-        poller
-            .watch_writable(&udp, &tun, device, on)
-            .expect("watched");
+    let mut ask = |held| {
+        poller.hold(&udp, &tun, held).expect("watched");
         poller.wait(now, Some(now)).expect("waited")
     };
-    assert!(ask(Device::Udp, true).udp_writable);
-    assert!(!ask(Device::Udp, false).udp_writable);
+    assert!(ask(true).udp_writable);
+    assert!(!ask(false).udp_writable);
 }
 
 fn a_socket_can_be_replaced() {

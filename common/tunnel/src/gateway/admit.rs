@@ -17,13 +17,11 @@ use crate::path::{InnerMtu, Ipv6};
 impl Gateway {
     /// A client whose certificate the handshake accepted asks for the tunnel.
     pub(super) fn admit(&mut self, now: Instant, key: Key, stream: u64, scope: Scope) {
-        if self.links.max_datagram(key) == Some(None) {
-            // RFC 9221 §3: without the transport parameter no packet could ever reach this client,
-            // whatever its SETTINGS say.
-            let refusal = Refusal::new(
-                RefusalKind::BadRequest,
-                "max_datagram_frame_size is required",
-            );
+        if self.links.max_datagram(key).flatten().unwrap_or(0) < SMALLEST_DATAGRAM {
+            // RFC 9221 §3: whatever its SETTINGS say, packets could not reach this client, and
+            // hosts inside would be told to send it ever smaller ones.
+            let detail = format!("max_datagram_frame_size must be {SMALLEST_DATAGRAM} or more");
+            let refusal = Refusal::new(RefusalKind::BadRequest, detail);
             return self.refuse(now, key, None, refusal);
         }
         let Some(link) = self.links.get(key) else {
@@ -236,3 +234,7 @@ impl Gateway {
         }
     }
 }
+
+/// What a client must be able to take: the packet every IPv4 host takes (RFC 791 §3.2) with the
+/// longest prefix. A QUIC path alone, at its smallest, carries twice as much.
+const SMALLEST_DATAGRAM: usize = 576 + 9;
