@@ -20,6 +20,7 @@ use adit_net::poll::{Poller, Waker};
 use adit_net::tun::Tun;
 use adit_net::udp::{Udp, UdpOptions};
 use adit_net::{clock, control_socket, host, signals};
+use adit_tunnel::tls::Algorithms;
 use adit_tunnel::{
     EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, Limits,
 };
@@ -114,6 +115,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         listen = %udp.local_address(),
         interface = config.inside.interface,
         mtu = tunnel_mtu,
+        record_cipher = %Algorithms::for_this_cpu(),
         "the gateway is ready"
     );
     let served = control(engine, udp, tun, &admin, &state, config.listen.to_string()).await;

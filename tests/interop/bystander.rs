@@ -1,15 +1,17 @@
 //! The world of the interop ring: gateway, office, a well-behaved session, and the attacker's laptop.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use adit_tests::lab::{Internet, Layout, internet, until};
+use adit_core::status::Traffic;
+use adit_tests::lab::{Internet, Layout, Namespace, internet, until};
 use adit_tests::probe::ping::{Ping, Running};
 use adit_tests::probe::watch::EchoWatch;
-use adit_tests::programs::{Client, Gateway, POLICY, Programs, Setup};
+use adit_tests::programs::{Client, Gateway, POLICY, Programs, Setup, TUNNEL};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
@@ -19,6 +21,7 @@ use super::script;
 pub(crate) struct Bystander {
     // Dropped in this order: programs before the namespaces and files they use.
     pings: Vec<(IpAddr, Running)>,
+    lost: Vec<String>,
     watch: EchoWatch,
     alice: Client,
     gateway: Gateway,
@@ -51,6 +54,7 @@ impl Bystander {
         let watch = EchoWatch::start(&internet.office)?;
         Ok(Self {
             pings,
+            lost: Vec::new(),
             watch,
             alice,
             gateway,
@@ -119,15 +123,23 @@ impl Bystander {
 
     /// The well-behaved session's pings, all of them.
     pub(crate) fn lost_nothing(&mut self) -> Result<()> {
-        let mut losses = Vec::new();
+        self.fall_silent()?;
+        ensure!(self.lost.is_empty(), "{}", self.lost.join("; "));
+        Ok(())
+    }
+
+    /// Ends the pings, so that the counters stand still.
+    fn fall_silent(&mut self) -> Result<()> {
         for (office, ping) in self.pings.drain(..) {
             let answers = ping.stop()?;
             print(&format!("    {office}: {}\n", answers.summary()));
             if answers.received != answers.sent || !answers.unsent.is_empty() {
-                losses.push(format!("{office} lost {:?}", answers.lost));
+                self.lost.push(format!(
+                    "{office} lost {:?}, could not send {:?}",
+                    answers.lost, answers.unsent
+                ));
             }
         }
-        ensure!(losses.is_empty(), "{}", losses.join("; "));
         Ok(())
     }
 
@@ -144,15 +156,68 @@ impl Bystander {
     /// Only the well-behaved session is left, and the books balance.
     pub(crate) fn balance(&mut self) -> Result<()> {
         let gateway = &self.gateway;
-        let left = until(Duration::from_secs(90), || {
-            let left = gateway.principals()?;
-            Ok((left == ["alice@example.com"]).then_some(left))
+        let left = until(FORGETTING, || {
+            let only_alice = gateway.principals()? == ["alice@example.com"];
+            Ok((only_alice && gateway.status()?["connections"] == 1).then_some(()))
         });
         if let Err(error) = left {
-            bail!("{error:#}: {:?} are still there", gateway.principals()?);
+            bail!("{error:#}: still there is {}", gateway.status()?);
         }
-        print(&gateway.status_text()?);
-        Ok(())
+        self.fall_silent()?;
+        let mut found = String::new();
+        let balanced = until(SETTLING, || {
+            let (accounts, balanced) = self.accounts()?;
+            found = accounts;
+            Ok(balanced.then_some(()))
+        });
+        print(&found);
+        print(&self.gateway.status_text()?);
+        balanced.with_context(|| format!("the books do not balance:\n{found}"))
+    }
+
+    /// What the gateway, the kernel and the well-behaved client each counted, and whether it agrees.
+    fn accounts(&self) -> Result<(String, bool)> {
+        let (gateway, alice) = (self.gateway.status()?, self.alice.status()?);
+        let total = traffic(&gateway["total"])?;
+        let session = traffic(&gateway["sessions"][0]["traffic"])?;
+        let client = traffic(&alice["traffic"])?;
+        let device = DeviceTraffic::read(&self.internet.gateway, TUNNEL)?;
+        let law = |traffic: &Traffic| {
+            let entered = traffic.packets_from_client + traffic.packets_for_client;
+            let left = traffic.sent_packets + traffic.received_packets + traffic.answered_packets;
+            (entered, left + traffic.drops.values().sum::<u64>())
+        };
+        let equations = [
+            ("all: came in, accounted for", law(&total)),
+            ("alice: came in, accounted for", law(&session)),
+            // No client may reach another here, so the TUN device is the other end of everything.
+            (
+                "all: kernel gave, for clients",
+                (device.gave, total.packets_for_client),
+            ),
+            (
+                "alice: her adit sent, came from her",
+                (client.sent_packets, session.packets_from_client),
+            ),
+            (
+                "alice: went to her, her adit received",
+                (session.received_packets, client.packets_for_client),
+            ),
+        ];
+        let mut text = String::new();
+        for (name, (one, other)) in &equations {
+            let _ = writeln!(text, "    {name}: {one} {other}");
+        }
+        // What the kernel took beyond that are answers to hosts inside.
+        let (least, most) = (
+            total.sent_packets,
+            total.sent_packets + total.answered_packets,
+        );
+        let took = device.took;
+        let _ = writeln!(text, "    all: kernel took {took}, of {least} to {most}");
+        let balanced = equations.iter().all(|(_, (one, other))| one == other)
+            && (least..=most).contains(&took);
+        Ok((text, balanced && device.dropped == 0))
     }
 
     /// Runs a Python program on the attacker's laptop.
@@ -167,6 +232,44 @@ impl Bystander {
             print(&outcome.stderr);
         }
         Ok((outcome.code, outcome.stdout))
+    }
+}
+
+fn traffic(json: &Value) -> Result<Traffic> {
+    serde_json::from_value(json.clone()).with_context(|| format!("no traffic: {json}"))
+}
+
+/// What the kernel counted on a network device.
+struct DeviceTraffic {
+    /// Packets the kernel took from the device: written by the program behind a TUN device.
+    took: u64,
+    /// Packets the kernel gave to the device: read by that program.
+    gave: u64,
+    /// Packets lost between the two.
+    dropped: u64,
+}
+
+impl DeviceTraffic {
+    fn read(namespace: &Namespace, device: &str) -> Result<Self> {
+        let table = namespace.run(|| fs::read_to_string("/proc/thread-self/net/dev"))?;
+        let line = table
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'))
+            .with_context(|| format!("no {device} in {table}"))?;
+        let columns: Vec<u64> = line
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        // proc_net(5): eight columns of reception, then eight of transmission, each beginning with
+        // bytes, packets, errors, drops.
+        let &[_, took, _, took_not, _, _, _, _, _, gave, _, gave_not, ..] = &columns[..] else {
+            bail!("unknown columns in {table}");
+        };
+        Ok(Self {
+            took,
+            gave,
+            dropped: took_not + gave_not,
+        })
     }
 }
 
@@ -189,6 +292,12 @@ networks = ["10.40.0.0/16", "fd00:40::/64"]
 
 /// The ICMP identifier of packets that must not arrive: `BAD` in peer.py.
 const FORBIDDEN: u16 = 0x0bad;
+
+/// A client that fell silent is given up after the idle timeout, a minute by default.
+const FORGETTING: Duration = Duration::from_secs(90);
+
+/// The last packets may still be on their way between two counters.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Ten thousand streams in Python take a while.
 const PATIENCE: Duration = Duration::from_secs(120);

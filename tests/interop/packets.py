@@ -64,10 +64,26 @@ def one_byte_of_a_longer_number(world):
 
 @case("ignored")
 def one_byte_without_a_context(world):
-    """A whole quarter stream id and nothing after it."""
+    """A whole quarter stream id and nothing after it: an empty HTTP datagram, which HTTP/3 allows."""
     peer, stream = tunnel(world)
-    peer.quic.send_datagram_frame(varint(stream // 4))
+    for known in (stream, 4, 8):
+        peer.quic.send_datagram_frame(varint(known // 4))
+    peer.quic.send_datagram_frame(varint(stream // 4) + b"\x80\0")
     peer.pump(limit=0.3)
+    return carries_on(world, peer, stream)
+
+
+@case("ignored")
+def a_65_kilobyte_datagram(world):
+    """In one QUIC packet, far above the gateway's max_udp_payload_size (RFC 9000 section 18.2)."""
+    peer, stream = tunnel(world)
+    peer.quic._max_datagram_size = 65_500
+    peer.quic._loss._cc.congestion_window = 1 << 20
+    peer.send(stream, echo_request(peer.own(4), world.office[0], BAD, 0, payload=65_000))
+    sizes = peer.transmit()
+    assert max(sizes) > 65_000, f"it was not sent: {sizes}"
+    peer.pump(limit=0.3)
+    peer.quic._max_datagram_size = 1400
     return carries_on(world, peer, stream)
 
 
@@ -96,20 +112,20 @@ def packets_that_are_not_ip(world):
     return carries_on(world, peer, stream)
 
 
-@case("icmp 3/13|dropped")
+@case("icmp 3/13")
 def foreign_source_ipv4(world):
     """RFC 9484 section 7: the packet is dropped; an ICMP error should say why."""
     peer, stream = tunnel(world)
     return spoofed(world, peer, stream, "10.0.0.99", world.office[0])
 
 
-@case("icmp 1/5|dropped")
+@case("icmp 1/5")
 def foreign_source_ipv6(world):
     peer, stream = tunnel(world)
     return spoofed(world, peer, stream, "fd00:1::99", world.office[1])
 
 
-@case("icmp 3/13|dropped")
+@case("icmp 3/13")
 def the_neighbours_source_ipv4(world):
     """The neighbour's address lies inside the prefix that is this session's own: nested prefixes."""
     peer = world.peer(site(world))
@@ -118,7 +134,7 @@ def the_neighbours_source_ipv4(world):
     return spoofed(world, peer, stream, world.neighbour[0], world.office[0], own="10.40.9.9")
 
 
-@case("icmp 1/5|dropped")
+@case("icmp 1/5")
 def the_neighbours_source_ipv6(world):
     peer = world.peer(site(world))
     stream = peer.tunnel()
@@ -138,7 +154,7 @@ def a_denied_destination_ipv6(world):
     return denied(world, peer, stream, peer.own(6), world.denied[1])
 
 
-@case(r"icmp (3/13|3/0)")
+@case("icmp 3/13")
 def another_client_without_a_rule(world):
     """Client to client only where the policy says so."""
     peer, stream = tunnel(world)

@@ -2,16 +2,16 @@
 
 from aioquic.h3.connection import encode_frame
 
-from cases import (CLOSED_CRITICAL, EXCESSIVE_LOAD, FRAME_ERROR, FRAME_UNEXPECTED, MALFORMED, MESSAGE,
-                   MISSING_SETTINGS, QPACK, REJECTED, SETTINGS_ERROR, STREAM_CREATION, case)
+from cases import (CLOSED_CRITICAL, EXCESSIVE_LOAD, FRAME_UNEXPECTED, MALFORMED, MISSING_SETTINGS, QPACK,
+                   SETTINGS_ERROR, STREAM_CREATION, case)
 from wire import varint
 
 HEADERS, DATA, SETTINGS, GOAWAY = 1, 0, 4, 7
 
 
-def asked(world, changes) -> str:
+def asked(world, changes, **options) -> str:
     """What a changed request gets."""
-    peer = world.peer()
+    peer = world.peer(**options)
     peer.settings()
     stream = peer.request(changes)
     verdict = peer.outcome(stream) or "silence"
@@ -19,6 +19,15 @@ def asked(world, changes) -> str:
         verdict += f"; {peer.problem(stream)}"
     peer.close()
     return verdict
+
+
+def served(world, changes) -> str:
+    """Whether a changed request gets a tunnel that works."""
+    peer = world.peer()
+    stream = peer.tunnel(changes)
+    received = [peer.ping(stream, host) for host in world.office]
+    peer.close()
+    return "served" if received == [3, 3] else f"pings: {received}"
 
 
 def closed(peer) -> str:
@@ -32,7 +41,7 @@ def missing_protocol(world):
     return asked(world, {":protocol": None})
 
 
-@case("status 501")
+@case("status 501; urn:adit:refusal:not-connect-ip")
 def wrong_protocol(world):
     """RFC 9220 section 3: a :protocol the server does not know is 501."""
     return asked(world, {":protocol": "connect-udp"})
@@ -48,12 +57,12 @@ def empty_path(world):
     return asked(world, {":path": ""})
 
 
-@case("status 404")
+@case("status 404; urn:adit:refusal:not-found")
 def wrong_path(world):
     return asked(world, {":path": "/index.html"})
 
 
-@case("status 400|status 404")
+@case("status 400; urn:adit:refusal:bad-request")
 def malformed_target(world):
     """The target must be a prefix, a name or `*` (RFC 9484 section 3)."""
     return asked(world, {":path": "/.well-known/masque/ip/10.0.0.0%2F99/*/"})
@@ -69,18 +78,26 @@ def missing_scheme(world):
     return asked(world, {":scheme": None})
 
 
-@case("status 400")
+@case("served")
 def missing_capsule_protocol(world):
-    return asked(world, {"capsule-protocol": None})
+    """The upgrade token alone puts capsules in use (RFC 9484 section 4.2); the field is a hint for others."""
+    return served(world, {"capsule-protocol": None})
 
 
-@case("status 400")
+@case("served")
 def false_capsule_protocol(world):
-    return asked(world, {"capsule-protocol": "?0"})
+    return served(world, {"capsule-protocol": "?0"})
 
 
-@case("status (404|405|501)")
+@case("served")
+def unreadable_capsule_protocol(world):
+    """A value that is no boolean is as if the field were not there (RFC 9297 section 3.4)."""
+    return served(world, {"capsule-protocol": "yes, please"})
+
+
+@case("status 405")
 def an_ordinary_get(world):
+    """The path exists, the method does not fit it (RFC 9110 section 15.5.6)."""
     return asked(world, {":method": "GET", ":protocol": None, "capsule-protocol": None})
 
 
@@ -95,12 +112,12 @@ def connection_field(world):
     return asked(world, {"connection": "upgrade"})
 
 
-@case(f"(reset|stopped) {REJECTED}|status 4..")
+@case("status 409; urn:adit:refusal:second-request")
 def second_tunnel_on_one_connection(world):
     peer = world.peer()
     first = peer.tunnel()
     second = peer.request()
-    verdict = peer.outcome(second) or "silence"
+    verdict = f"{peer.outcome(second) or 'silence'}; {peer.problem(second)}"
     assert peer.aborted(first) is None, f"the first tunnel ended: {peer.aborted(first)}"
     assert peer.ping(first, world.office[0]) == 3, "the first tunnel does not carry packets"
     peer.close()
@@ -132,7 +149,7 @@ def settings_twice(world):
     return closed(peer)
 
 
-@case(f"closed ({SETTINGS_ERROR}|{FRAME_UNEXPECTED})")
+@case(f"closed {SETTINGS_ERROR}")
 def forbidden_setting(world):
     """A setting of HTTP/2 (RFC 9114 section 7.2.4.1), in the only SETTINGS frame this peer sends."""
     peer = world.peer()
@@ -147,15 +164,21 @@ def control_stream_without_settings(world):
     return closed(peer)
 
 
-@case("status 4..|(reset|stopped|closed) 0x")
+@case("status 400; urn:adit:refusal:bad-request")
 def no_datagram_setting(world):
-    """A peer that cannot take datagrams cannot have a tunnel."""
-    peer = world.peer(datagrams=False)
-    peer.settings()
-    stream = peer.request()
-    verdict = peer.outcome(stream) or "silence"
-    peer.close()
-    return verdict
+    """Our packets travel in QUIC datagrams only, and RFC 9297 section 2.1.1 forbids those to this peer."""
+    return asked(world, {}, datagrams=False)
+
+
+@case("status 400; urn:adit:refusal:bad-request")
+def no_datagram_transport_parameter(world):
+    """The setting says yes, QUIC says no (RFC 9221 section 3)."""
+    return asked(world, {}, frame_size=None)
+
+
+@case("status 400; urn:adit:refusal:bad-request")
+def datagrams_of_a_hundred_bytes(world):
+    return asked(world, {}, frame_size=100)
 
 
 @case(f"closed {CLOSED_CRITICAL}")
@@ -185,7 +208,7 @@ def undecodable_field_section(world):
     return closed(peer)
 
 
-@case(f"(closed|reset|stopped) ({EXCESSIVE_LOAD}|{MESSAGE}|{FRAME_ERROR})|status 431")
+@case(f"closed {EXCESSIVE_LOAD}")
 def endless_field_section(world):
     """Sixteen megabytes of headers are announced; the gateway does not wait for them."""
     peer = world.peer()
@@ -196,9 +219,9 @@ def endless_field_section(world):
     return peer.outcome(stream) or "silence"
 
 
-@case("carries on|closed 0x107")
+@case("carries on, 10000 answered")
 def ten_thousand_streams(world):
-    """Opens what it may and asks on each; the tunnel it had before must live, or the whole connection end."""
+    """Asks on each as soon as it may open it; each is answered, and the tunnel it had before lives."""
     peer = world.peer()
     tunnel = peer.tunnel()
     fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
@@ -208,16 +231,18 @@ def ten_thousand_streams(world):
             peer.pump(limit=0.01)
         if peer.closed:
             return f"closed {peer.closed[0]:#x} {peer.closed[1]!r}"
-    peer.pump(limit=2.0)
-    answered = len(peer.headers) + len(peer.resets) - 1
+    # All but the tunnel's own stream; a busy machine needs a while for a handful per round trip.
+    answered = lambda: len(peer.headers.keys() | peer.resets.keys()) - 1
+    peer.pump(lambda: answered() == 10_000, limit=60.0)
     if peer.closed:
         return f"closed {peer.closed[0]:#x} {peer.closed[1]!r}"
     received = peer.ping(tunnel, world.office[0])
     peer.close()
-    return f"carries on, {answered} answered" if received == 3 else f"{received} of 3 pings, {answered} answered"
+    verdict = "carries on" if received == 3 else f"{received} of 3 pings"
+    return f"{verdict}, {answered()} answered"
 
 
-@case("carries on|closed 0x(107|103)")
+@case("carries on")
 def a_thousand_unknown_unidirectional_streams(world):
     """Unknown stream types are read and forgotten (RFC 9114 section 6.2.3)."""
     peer = world.peer()

@@ -5,6 +5,10 @@ set -euo pipefail
 
 directory=${1:?directory}
 python="$directory/bin/python"
+# Two runs at once must not install into each other.
+mkdir -p "$(dirname "$directory")"
+exec 9>"$directory.lock"
+flock 9
 if ! [ -x "$python" ] || ! "$python" -c 'import aioquic, sys; sys.exit(aioquic.__version__ != "1.7.2")' 2>/dev/null; then
     rm -rf "$directory"
     if ! python3 -m venv "$directory" >&2; then

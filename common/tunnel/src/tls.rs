@@ -3,6 +3,7 @@
 //! Session tickets and early data are off on both sides: on resumption rustls copies the stored
 //! client chain and verifies nothing again, so a revoked certificate would get back in.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
@@ -81,6 +82,21 @@ pub struct Algorithms {
     pub backend: RecordBackend,
     /// AES-GCM first; without AES instructions ChaCha20-Poly1305 is the faster cipher.
     pub aes_first: bool,
+}
+
+impl fmt::Display for Algorithms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cipher = if self.aes_first {
+            "AES-128-GCM"
+        } else {
+            "ChaCha20-Poly1305"
+        };
+        let backend = match self.backend {
+            RecordBackend::AwsLc => "AWS-LC",
+            RecordBackend::Ring => "ring",
+        };
+        write!(f, "{cipher} first, by {backend}")
+    }
 }
 
 impl Algorithms {
