@@ -9,6 +9,7 @@ mod errors;
 mod leftovers;
 mod mtu;
 mod path;
+mod quickstart;
 mod recovery;
 mod second;
 mod site;
@@ -80,6 +81,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "status_of_both_ends_tells_the_same_story",
         tunnel::status_of_both_ends,
+    ),
+    (
+        "the_quick_start_of_the_readme_is_true",
+        quickstart::the_readme_is_true,
     ),
     ("site_to_site_between_two_lans", site::between_two_lans),
     (

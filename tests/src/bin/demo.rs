@@ -38,12 +38,13 @@ fn main() -> ExitCode {
 }
 
 fn demo() -> Result<()> {
-    println!("Building adit, adit-server and adit-ca …");
-    let programs = programs::build()?;
-    lab::enter()?;
+    // Before minutes of building: a device node is the same inside the namespaces.
     if let Some(reason) = tun_obstacle() {
         bail!(reason);
     }
+    println!("Building adit, adit-server and adit-ca …");
+    let programs = programs::build()?;
+    lab::enter()?;
     println!("{PICTURE}");
 
     heading("A small internet, a gateway, its certificates");
@@ -72,8 +73,8 @@ fn demo() -> Result<()> {
     let mut alice = setup.connect(internet.laptop(), &profile)?;
     let (v4, v6) = (alice.address(true)?, alice.address(false)?);
     done(&format!(
-        "adit up: connected after {} with {v4} and {v6}",
-        milliseconds(begin.elapsed())
+        "adit up: connected after {:.0} ms with {v4} and {v6}",
+        begin.elapsed().as_secs_f64() * 1e3
     ));
     for office in [internet::OFFICE_V4, internet::OFFICE_V6] {
         let answers = Ping::to(office).count(5).expect_all(internet.laptop())?;
@@ -171,8 +172,9 @@ fn no_way_out(internet: &Internet, payroll: IpAddr, network: &str) -> Result<()>
         "TCP to {payroll} failed only after {took:?}"
     );
     done(&format!(
-        "laptop to payroll {payroll}: {report}; TCP fails after {}",
-        milliseconds(took)
+        "laptop to payroll {payroll}: adit answers {}; TCP fails after {:.1} ms",
+        report.meaning(),
+        took.as_secs_f64() * 1e3
     ));
     Ok(())
 }
@@ -184,7 +186,10 @@ fn no_way_in(internet: &Internet, payroll: IpAddr, alice: IpAddr) -> Result<()> 
         report.is_prohibited(),
         "payroll to {alice}: {report}, which is not the policy's answer"
     );
-    done(&format!("payroll {payroll} to laptop: {report}"));
+    done(&format!(
+        "payroll {payroll} to laptop: adit-server answers {}",
+        report.meaning()
+    ));
     Ok(())
 }
 
@@ -231,12 +236,8 @@ fn done(text: &str) {
 fn indent(command: &str, text: &str) {
     println!("  $ {command}");
     for line in text.lines() {
-        println!("    {line}");
+        println!("{}", format!("    {line}").trim_end());
     }
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.0} ms", time.as_secs_f64() * 1e3)
 }
 
 /// What a person does not notice, and far below any timeout.

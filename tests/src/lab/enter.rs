@@ -52,8 +52,14 @@ pub fn tun_obstacle() -> Option<String> {
         .open("/dev/net/tun")
     {
         Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(
+            "/dev/net/tun does not exist; load its driver with `modprobe tun`, or in a container \
+             add `--device /dev/net/tun`"
+                .to_owned(),
+        ),
         Err(error) => Some(format!(
-            "/dev/net/tun cannot be opened ({error}); run as root or: chmod 666 /dev/net/tun"
+            "/dev/net/tun cannot be opened ({error}); run as root, or `sudo chmod 666 /dev/net/tun`, \
+             its usual mode: interfaces still take rights, which users have in their own namespaces only"
         )),
     }
 }

@@ -1,11 +1,12 @@
 //! The topology every whole-program test stands on; [`crate::lab`] has the picture.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ipnet::IpNet;
 
-use super::Namespace;
+use super::{Namespace, Snapshot, until};
 
 /// How an [`Internet`] is to be built.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +100,13 @@ impl Internet {
         } else {
             None
         };
+        // A snapshot taken earlier would count the kernel's own doings as somebody's.
+        for host in laptops.iter().chain([&gateway]) {
+            until(SETTLE, || {
+                Ok(Snapshot::of(host)?.is_settled().then_some(()))
+            })
+            .with_context(|| format!("IPv6 of {} does not settle", host.name()))?;
+        }
         Ok(Self {
             laptops,
             near,
@@ -192,3 +200,6 @@ fn route(namespace: &Namespace, to: &str, via: &str) -> Result<()> {
 
 /// Far from the laptops' numbers, which count from zero.
 const BRANCH_LINE: u8 = 200;
+
+/// Carrier, link-local address and local routes take milliseconds on an idle machine.
+const SETTLE: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! One network namespace: code and child processes run inside it, and it ends with its last user.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::Process;
@@ -29,7 +30,7 @@ struct Inner {
 }
 
 /// What a child process finds changed around it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Sight {
     /// Everything as the test sees it.
     #[default]
@@ -38,6 +39,8 @@ pub enum Sight {
     WithoutTun,
     /// The same files, but no rights over the network: what an ordinary user has.
     WithoutRights,
+    /// The first directory of each pair stands in place of the second: a machine of its own.
+    Instead(Vec<(CString, CString)>),
 }
 
 impl Namespace {
@@ -130,7 +133,7 @@ impl Namespace {
                 }
                 let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
                 move_into_link_name_space(fd, Some(LinkNameSpaceType::Network))?;
-                match sight {
+                match &sight {
                     Sight::Whole => {}
                     Sight::WithoutTun => {
                         rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)?;
@@ -139,6 +142,12 @@ impl Namespace {
                     // Rights do not reach out of a new user namespace; files still know their owner.
                     Sight::WithoutRights => {
                         rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER)?;
+                    }
+                    Sight::Instead(pairs) => {
+                        rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)?;
+                        for (ours, theirs) in pairs {
+                            mount_bind(ours, theirs)?;
+                        }
                     }
                 }
                 Ok(())

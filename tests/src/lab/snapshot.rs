@@ -88,6 +88,28 @@ impl Snapshot {
         Ok(Self { lines })
     }
 
+    /// Whether the kernel has done what it does by itself after a cable is plugged in: every link has
+    /// its link-local address, every IPv6 address its local route.
+    pub(super) fn is_settled(&self) -> bool {
+        let words = |line: &'_ String| -> Vec<String> {
+            line.split_whitespace().map(str::to_owned).collect()
+        };
+        self.lines.iter().all(|line| match words(line).as_slice() {
+            [link, index, name, ..] if link == "link" && name != "lo" => {
+                let begin = format!("address {index} fe80:");
+                self.lines.iter().any(|line| line.starts_with(&begin))
+            }
+            [address, _, ip] if address == "address" && ip.contains(':') => {
+                let ip = ip.split('/').next().unwrap_or_default();
+                let end = format!("Destination(Inet6({ip}))");
+                self.lines
+                    .iter()
+                    .any(|line| line.contains("kind: Local") && line.contains(&end))
+            }
+            _ => true,
+        })
+    }
+
     /// What the other has more (`+`) and less (`-`), one per line; empty when nothing changed.
     pub fn difference(&self, later: &Self) -> String {
         let gone = self

@@ -60,10 +60,9 @@ impl Report {
     pub fn is_too_big(&self) -> bool {
         self.mtu.is_some()
     }
-}
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Type and code, and what they mean.
+    pub fn meaning(&self) -> String {
         let name = match (self.from.is_ipv4(), self.kind, self.code) {
             (true, 3, 13) | (false, 1, 1) => "administratively prohibited",
             (true, 3, 4) | (false, 2, _) => "packet too big",
@@ -77,11 +76,13 @@ impl fmt::Display for Report {
         } else {
             "ICMPv6"
         };
-        write!(
-            f,
-            "{family} {}/{} {name} from {}",
-            self.kind, self.code, self.from
-        )?;
+        format!("{family} {}/{} {name}", self.kind, self.code)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {}", self.meaning(), self.from)?;
         self.mtu.map_or(Ok(()), |mtu| write!(f, ", MTU {mtu}"))
     }
 }

@@ -47,6 +47,16 @@ pub fn build() -> Result<Programs> {
         "-p",
         "adit-pki",
     ]);
+    // What cargo tells the program it runs would tell build scripts (ring's) that everything has
+    // changed, and half of the dependencies would be built again.
+    for (name, _) in env::vars_os() {
+        if OF_THIS_PACKAGE
+            .iter()
+            .any(|prefix| name.to_string_lossy().starts_with(prefix))
+        {
+            cargo.env_remove(name);
+        }
+    }
     if directory.ends_with("release") {
         cargo.arg("--release");
     }
@@ -63,3 +73,12 @@ pub fn build() -> Result<Programs> {
         ca: at("adit-ca"),
     })
 }
+
+/// What cargo sets for a program it runs, and does not set by itself for a build.
+const OF_THIS_PACKAGE: [&str; 5] = [
+    "CARGO_PKG_",
+    "CARGO_MANIFEST_",
+    "CARGO_BIN_",
+    "CARGO_CRATE_NAME",
+    "CARGO_PRIMARY_PACKAGE",
+];
