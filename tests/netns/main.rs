@@ -14,6 +14,7 @@ mod recovery;
 mod second;
 mod site;
 mod tunnel;
+mod verbosity;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,10 @@ fn bind(name: &str, test: Test, programs: &Programs) -> Trial {
 }
 
 const TESTS: &[(&str, Test)] = &[
+    (
+        "verbosity_is_obeyed_and_no_secret_is_told",
+        verbosity::verbosity_is_obeyed_and_no_secret_is_told,
+    ),
     (
         "a_laptop_pings_the_office_in_both_families",
         tunnel::a_laptop_pings_the_office,

@@ -56,6 +56,11 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
             session.certificate.serial,
             session.certificate.authority,
         );
+        let _ = write!(
+            text,
+            ", {} packets from the client, {} to it",
+            session.traffic.sent_packets, session.traffic.received_packets
+        );
         if !session.groups.is_empty() {
             let _ = write!(text, ", groups {}", session.groups.join(" "));
         }
