@@ -37,6 +37,8 @@ pub struct Pipeline {
     engine: Client,
     commands: Receiver<Command>,
     events: UnboundedSender<ClientEvent>,
+    /// Packets the TUN device refused.
+    refused: u64,
 }
 
 impl Pipeline {
@@ -50,6 +52,7 @@ impl Pipeline {
             engine,
             commands,
             events,
+            refused: 0,
         }
     }
 }
@@ -79,7 +82,9 @@ impl Engine for Pipeline {
                 Ok(Command::Gateways(gateways)) => self.engine.set_gateways(now, gateways),
                 // Who asked may have gone away meanwhile; then nobody misses the answer.
                 Ok(Command::Status(reply)) => {
-                    let _ = reply.send(self.engine.status(now));
+                    let mut status = self.engine.status(now);
+                    status.refused_by_device = self.refused;
+                    let _ = reply.send(status);
                 }
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => {
                     self.engine.shutdown(now);
@@ -105,6 +110,10 @@ impl Engine for Pipeline {
 
     fn poll_inside(&mut self) -> Option<Bytes> {
         self.engine.poll_inside()
+    }
+
+    fn handle_refused(&mut self) {
+        self.refused += 1;
     }
 
     fn report(&mut self, _now: Instant) {

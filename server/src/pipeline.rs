@@ -38,6 +38,8 @@ pub struct Pipeline {
     engine: Gateway,
     commands: Receiver<Command>,
     events: UnboundedSender<GatewayEvent>,
+    /// Packets the TUN device refused.
+    refused: u64,
 }
 
 impl Pipeline {
@@ -51,6 +53,7 @@ impl Pipeline {
             engine,
             commands,
             events,
+            refused: 0,
         }
     }
 }
@@ -79,7 +82,9 @@ impl Engine for Pipeline {
             match self.commands.try_recv() {
                 // Who asked may have gone away meanwhile; then nobody misses the answer.
                 Ok(Command::Status(reply)) => {
-                    let _ = reply.send(self.engine.status(now));
+                    let mut status = self.engine.status(now);
+                    status.refused_by_device = self.refused;
+                    let _ = reply.send(status);
                 }
                 Ok(Command::Leases(reply)) => {
                     let _ = reply.send(self.engine.leases());
@@ -108,6 +113,10 @@ impl Engine for Pipeline {
 
     fn poll_inside(&mut self) -> Option<Bytes> {
         self.engine.poll_inside()
+    }
+
+    fn handle_refused(&mut self) {
+        self.refused += 1;
     }
 
     fn report(&mut self, _now: Instant) {

@@ -24,6 +24,9 @@ pub struct GatewayStatus {
     pub sessions: Vec<SessionStatus>,
     /// QUIC connections in any state, those still in their handshake included.
     pub connections: usize,
+    /// Packets that had passed, and that the TUN device then refused.
+    #[serde(default)]
+    pub refused_by_device: u64,
     /// Everything since the start, ended sessions and packets without a session included.
     pub total: Traffic,
 }
@@ -119,6 +122,9 @@ pub struct ClientStatus {
     pub rtt_ms: Option<f64>,
     /// The largest inner packet, in bytes.
     pub mtu: Option<usize>,
+    /// Packets that had passed, and that the TUN device then refused.
+    #[serde(default)]
+    pub refused_by_device: u64,
     /// Last second of the certificate's validity, since 1970.
     pub certificate_not_after: Option<i64>,
     /// What passed since the start.

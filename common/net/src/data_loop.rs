@@ -46,6 +46,8 @@ pub trait Engine {
     fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Outgoing>;
     /// The next packet for the TUN device.
     fn poll_inside(&mut self) -> Option<Bytes>;
+    /// The TUN device refused a packet of `poll_inside`: it is lost, and should be counted.
+    fn handle_refused(&mut self);
     /// Passes events on to the control plane.
     fn report(&mut self, now: Instant);
     /// When `handle_timeout` must be called at the latest.
@@ -175,6 +177,7 @@ impl DataLoop {
         while let Some(packet) = engine.poll_inside() {
             if let Err(error) = self.tun.send(&packet) {
                 tracing::trace!(%error, "the TUN device refused a packet");
+                engine.handle_refused();
             }
         }
         self.tun.flush()

@@ -79,6 +79,9 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
     if !total.is_empty() {
         let _ = writeln!(text, "\nall{total}");
     }
+    if status.refused_by_device > 0 {
+        let _ = writeln!(text, "\n{}", refused(status.refused_by_device));
+    }
     text
 }
 
@@ -130,7 +133,14 @@ pub fn render_client(status: &ClientStatus) -> String {
         "dropped",
         drops(traffic).trim_start_matches(", dropped ").to_owned(),
     );
+    if status.refused_by_device > 0 {
+        line("device", refused(status.refused_by_device));
+    }
     text
+}
+
+fn refused(packets: u64) -> String {
+    format!("the TUN device refused {packets} packets")
 }
 
 fn table(rows: &[Vec<String>]) -> String {

@@ -73,6 +73,7 @@ impl Gateway {
             sessions,
             connections: self.links.open_connections(),
             total: Traffic::from(&self.counters()),
+            refused_by_device: 0,
         }
     }
 
