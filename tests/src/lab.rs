@@ -1,6 +1,6 @@
 //! A small internet inside one process: network namespaces, wired by netlink, that die with the test.
 //!
-//! [`enter`] is the first thing a `harness = false` binary calls. It gives the process a network of its
+//! [`enter()`] is the first thing a `harness = false` binary calls. It gives the process a network of its
 //! own (and, without root, a user namespace in which it is root), so nothing a test does can reach the
 //! host. After that every test builds its own [`Internet`]; tests run in parallel without meeting.
 //!

@@ -1,7 +1,7 @@
 //! The real programs, as an operator runs them: built once, set up by their own commands, watched by
 //! their own `status`.
 //!
-//! [`build`] comes before [`crate::lab::enter`], while there is still a network to fetch crates from.
+//! [`build()`] comes before [`crate::lab::enter()`], while there is still a network to fetch crates from.
 //! A [`Setup`] is one gateway's directory made by `adit-server init`, with its own authority; from it
 //! tests start a [`Gateway`] and any number of [`Client`]s inside namespaces. Nothing is shared between
 //! two setups, and readiness is asked of the programs, never assumed after a pause.
