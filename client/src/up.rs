@@ -245,6 +245,7 @@ impl Control<'_> {
                     warn!(reason = %refusal, ?retry_in, "no tunnel");
                     self.last_error = Some(refusal.to_string());
                 }
+                ClientEvent::GoingAway => info!("the gateway is about to stop"),
                 ClientEvent::Stopped(refusal) => {
                     return Err(
                         Failure::no(refusal.to_string()).with_hint(Some(refusal.kind.hint()))

@@ -63,6 +63,8 @@ pub enum ClientEvent {
         /// When the next attempt is made.
         retry_in: Duration,
     },
+    /// The gateway announced its end (RFC 9114 §5.2); the session goes on until it comes.
+    GoingAway,
     /// Retrying cannot cure it: the client does nothing more.
     Stopped(Refusal),
 }
@@ -312,7 +314,7 @@ impl Client {
             }
             Notice::Report(Report::Packet(packet)) => self.receive_packet(now, key, packet),
             // The session goes on until the gateway ends it; the next one is dialled then.
-            Notice::Report(Report::GoingAway) => {}
+            Notice::Report(Report::GoingAway) => self.events.push_back(ClientEvent::GoingAway),
         }
     }
 }

@@ -247,6 +247,14 @@ impl Gateway {
     pub fn shutdown(&mut self, now: Instant) {
         let refusal = Refusal::new(RefusalKind::GatewayShutdown, "");
         let keys: Vec<Key> = self.links.keys().collect();
+        // RFC 9114 §5.2: GOAWAY first, so that a client of any make knows it did nothing wrong.
+        for &key in &keys {
+            if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
+                machine.shutdown();
+            }
+        }
+        self.handle_timeout(now);
+        self.links.set_aside_transmits(now);
         for key in keys {
             self.end_session(now, key, &refusal);
             self.links

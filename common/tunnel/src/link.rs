@@ -173,7 +173,12 @@ impl<M: Machine> Link<M> {
             }
             Event::ConnectionLost { reason } => {
                 self.handshake_deadline = None;
-                self.machine = None;
+                // What was said before the end counts, also when both came in one batch.
+                if let Some(mut machine) = self.machine.take() {
+                    while let Some(report) = machine.poll_report() {
+                        notices.push(Notice::Report(report));
+                    }
+                }
                 notices.push(Notice::Lost(reason));
             }
             Event::Stream(StreamEvent::Opened { dir }) => self.accept(now, dir),

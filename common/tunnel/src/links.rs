@@ -270,6 +270,17 @@ impl<M: Machine> Links<M> {
         None
     }
 
+    /// Keeps what could be sent at this moment, to be sent before anything that comes later: the
+    /// last words on streams, before a close silences them.
+    pub(crate) fn set_aside_transmits(&mut self, now: Instant) {
+        let mut kept = VecDeque::new();
+        let mut buf = Vec::new();
+        while let Some(transmit) = self.poll_transmit(now, &mut buf) {
+            kept.push_back((transmit, buf.clone()));
+        }
+        self.responses = kept;
+    }
+
     fn insert(&mut self, now: Instant, key: Key, connection: Connection) {
         let link = Link::new(connection, self.next_serial, now);
         self.next_serial += 1;

@@ -312,6 +312,8 @@ fn a_gateway_that_shuts_down_tells_its_clients_and_they_come_back() {
     let now = world.now;
     world.gateway().shutdown(now);
     world.run_for(Duration::from_millis(100));
+    let going_away = |event: &ClientEvent| matches!(event, ClientEvent::GoingAway);
+    assert!(world.clients[alice].events.iter().any(going_away));
     assert!(world.clients[alice].events.iter().any(|event| matches!(
         event,
         ClientEvent::Lost { refusal, .. } if refusal.kind == RefusalKind::GatewayShutdown
