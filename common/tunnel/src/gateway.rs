@@ -245,7 +245,6 @@ impl Gateway {
 
     /// Ends every session and refuses new ones: the last thing before the process ends.
     pub fn shutdown(&mut self, now: Instant) {
-        let refusal = Refusal::new(RefusalKind::GatewayShutdown, "");
         let keys: Vec<Key> = self.links.keys().collect();
         // RFC 9114 §5.2: GOAWAY first, so that a client of any make knows it did nothing wrong.
         for &key in &keys {
@@ -256,9 +255,7 @@ impl Gateway {
         self.handle_timeout(now);
         self.links.set_aside_transmits(now);
         for key in keys {
-            self.end_session(now, key, &refusal);
-            self.links
-                .close(now, key, refusal.kind.code(), refusal.kind.text());
+            self.end(now, key, RefusalKind::GatewayShutdown);
         }
     }
 

@@ -47,7 +47,7 @@ impl Gateway {
                     .filter_map(|range| range.narrowed(scope.target, scope.protocol))
                     .collect();
                 if let Some(holder) = holder {
-                    self.replace(now, holder);
+                    self.end(now, holder, RefusalKind::Replaced);
                 }
                 self.open(now, key, stream, identity, grant);
             }
@@ -118,16 +118,10 @@ impl Gateway {
         }
     }
 
-    fn replace(&mut self, now: Instant, holder: Key) {
-        let refusal = Refusal::new(RefusalKind::Replaced, "");
-        self.end_session(now, holder, &refusal);
-        self.links
-            .close(now, holder, refusal.kind.code(), refusal.kind.text());
-    }
-
-    /// Ends the session of a link, telling the control plane why.
-    pub(super) fn end_session(&mut self, now: Instant, key: Key, refusal: &Refusal) {
-        self.forget_session(now, key, refusal.kind.text());
+    /// Ends a link with its session, telling both ends why.
+    pub(super) fn end(&mut self, now: Instant, key: Key, kind: RefusalKind) {
+        self.forget_session(now, key, kind.text());
+        self.links.close(now, key, kind.code(), kind.text());
     }
 
     /// Takes back everything a session holds. The link itself is the caller's to close.
@@ -178,10 +172,7 @@ impl Gateway {
             return;
         };
         if session.deadline.is_some_and(|deadline| deadline <= now) {
-            let refusal = Refusal::new(RefusalKind::SessionExpired, "");
-            self.end_session(now, key, &refusal);
-            self.links
-                .close(now, key, refusal.kind.code(), refusal.kind.text());
+            self.end(now, key, RefusalKind::SessionExpired);
         } else {
             self.follow_path(now, key);
         }

@@ -175,17 +175,22 @@ impl Gateway {
                     sessions: &self.sessions,
                 };
                 verdicts::from_peer(&view, key, &packet)
+                    .map(|target| (target, tcp::is_tcp_syn(&packet)))
             }
             Err(_) => Verdict::Drop(DropReason::Malformed),
         };
         let length = bytes.len();
         match verdict {
-            Verdict::Forward(Target::Inside) => {
-                let packet = self.clamped(now, key, bytes);
+            Verdict::Forward((Target::Inside, is_syn)) => {
+                let packet = if is_syn {
+                    self.clamped(now, key, bytes)
+                } else {
+                    bytes
+                };
                 self.inside.push_back(packet);
                 self.count_from(key, length, Ok(()));
             }
-            Verdict::Forward(Target::Peer(peer)) => {
+            Verdict::Forward((Target::Peer(peer), _)) => {
                 let sent = self.relay(now, peer, &bytes);
                 self.count_from(key, length, sent);
             }
@@ -206,10 +211,9 @@ impl Gateway {
         send_to_peer(&mut self.links, &mut self.sessions, peer, buffer)
     }
 
-    /// Lowers the MSS of a SYN; every other packet passes as the slice it is.
+    /// Lowers the MSS of a SYN, in a copy: received packets are slices of a shared buffer.
     fn clamped(&self, now: Instant, key: Key, packet: Bytes) -> Bytes {
-        let is_syn = IpPacket::parse(&packet).is_ok_and(|packet| tcp::is_tcp_syn(&packet));
-        let Some(session) = self.session(key).filter(|_| is_syn) else {
+        let Some(session) = self.session(key) else {
             return packet;
         };
         let mut copy = packet.to_vec();
