@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
+use adit_core::offload::Offload;
 use adit_core::status::ClientStatus;
 use adit_net::data_loop::{Engine, Outgoing};
 use adit_net::udp::{EcnCodepoint, Udp};
@@ -72,8 +73,12 @@ impl Engine for Pipeline {
         self.engine.handle_udp(now, remote, local_ip, ecn, datagram);
     }
 
-    fn handle_inside(&mut self, now: Instant, packet: BytesMut) {
-        self.engine.handle_inside(now, packet);
+    fn handle_inside(&mut self, now: Instant, packet: BytesMut, offload: Offload) {
+        self.engine.handle_inside(now, packet, offload);
+    }
+
+    fn has_full_batch(&self) -> bool {
+        self.engine.has_full_batch()
     }
 
     fn handle_wake(&mut self, now: Instant, _udp: &Udp) -> ControlFlow<()> {
@@ -112,8 +117,8 @@ impl Engine for Pipeline {
         self.engine.poll_inside()
     }
 
-    fn handle_refused(&mut self) {
-        self.refused += 1;
+    fn handle_refused(&mut self, packets: usize) {
+        self.refused += packets as u64;
     }
 
     fn report(&mut self, _now: Instant) {

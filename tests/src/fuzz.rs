@@ -124,13 +124,14 @@ pub fn dataplane(data: &[u8]) {
         }
         verdicts.push(verdict.map(|_| ()));
     }
-    let verdict = gateway_verdict::to_peer(&*OFFICE, &packet);
+    let verdict = gateway_verdict::to_peer(&*OFFICE, &packet, packet.bytes().len());
     if let Verdict::Forward(peer) = verdict {
         assert_eq!(receiver, Some(peer));
         assert!(data.len() <= MAX_PACKET);
     }
     verdicts.push(verdict.map(|_| ()));
-    let verdict = client_verdict::to_gateway(&OFFICE.view, MAX_PACKET, &packet);
+    let verdict =
+        client_verdict::to_gateway(&OFFICE.view, MAX_PACKET, &packet, packet.bytes().len());
     if verdict == Verdict::Forward(()) {
         assert_eq!(sender, Some(LAPTOP));
         assert!(data.len() <= MAX_PACKET);

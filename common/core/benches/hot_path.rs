@@ -67,7 +67,8 @@ fn to_peer(criterion: &mut Criterion) {
                     .enumerate()
                 {
                     let packet = IpPacket::parse(black_box(bytes)).expect("a packet");
-                    assert_eq!(gateway::to_peer(&table, &packet), Verdict::Forward(n));
+                    let verdict = gateway::to_peer(&table, &packet, length);
+                    assert_eq!(verdict, Verdict::Forward(n));
                     datagram::write_prefix(0, &mut out[..prefix]);
                     out[prefix..].copy_from_slice(bytes);
                     tcp::clamp_mss(&mut out[prefix..], MAX_PACKET);

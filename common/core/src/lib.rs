@@ -19,6 +19,7 @@ pub mod dataplane;
 pub mod h3;
 pub mod identity;
 pub mod mtu;
+pub mod offload;
 pub mod plan;
 pub mod policy;
 pub mod range;

@@ -128,7 +128,7 @@ fn what_does_not_fit_is_told_the_largest_size() {
     let world = World::new();
     let verdict = |size: usize| {
         let bytes = packet(OFFICE_V4, ALICE_V4, UDP, &vec![0; size - 20]);
-        to_peer(&world, &IpPacket::parse(&bytes).unwrap())
+        to_peer(&world, &IpPacket::parse(&bytes).unwrap(), size)
     };
     assert_eq!(verdict(MAX_PACKET), Verdict::Forward(ALICE));
     let too_big = IcmpError::PacketTooBig {
@@ -195,7 +195,7 @@ fn a_routers_icmp_error_reaches_the_one_whose_packet_it_quotes() {
             let quoted = IpPacket::parse(&quoted).unwrap();
             let too_big = IcmpError::PacketTooBig { mtu: 1280 };
             let bytes = error_packet(too_big, &quoted, router.parse().unwrap()).unwrap();
-            to_peer(&world, &IpPacket::parse(&bytes).unwrap())
+            to_peer(&world, &IpPacket::parse(&bytes).unwrap(), bytes.len())
         };
         assert_eq!(error(alice, office), Verdict::Forward(ALICE));
         let elsewhere = if alice.contains(':') {
@@ -226,7 +226,7 @@ fn a_routers_icmp_error_reaches_the_one_whose_packet_it_quotes() {
         let icmp = if alice.contains(':') { 58 } else { 1 };
         let bytes = packet(router, alice, icmp, &payload);
         assert_eq!(
-            to_peer(&world, &IpPacket::parse(&bytes).unwrap()),
+            to_peer(&world, &IpPacket::parse(&bytes).unwrap(), bytes.len()),
             prohibited
         );
     }
@@ -240,7 +240,7 @@ fn an_icmp_message_that_is_no_error_or_quotes_too_little_follows_the_rules_of_ev
         let mut payload = vec![kind, 0, 0, 0, 0, 0, 0, 0];
         payload.extend(&quoted[..length]);
         let bytes = packet("192.0.2.1", ALICE_V4, 1, &payload);
-        let verdict = to_peer(&world, &IpPacket::parse(&bytes).unwrap());
+        let verdict = to_peer(&world, &IpPacket::parse(&bytes).unwrap(), bytes.len());
         assert_eq!(
             verdict,
             Verdict::Reply(IcmpError::AdminProhibited),
@@ -277,7 +277,12 @@ fn a_route_for_one_protocol_carries_that_one_and_icmp() {
     let view = ClientView::new(vec!["10.99.0.2/32".parse().unwrap()], vec![tcp_only]);
     let verdict = |protocol, payload: &[u8]| {
         let bytes = packet(ALICE_V4, OFFICE_V4, protocol, payload);
-        client::to_gateway(&view, MAX_PACKET, &IpPacket::parse(&bytes).unwrap())
+        client::to_gateway(
+            &view,
+            MAX_PACKET,
+            &IpPacket::parse(&bytes).unwrap(),
+            bytes.len(),
+        )
     };
     assert_eq!(verdict(TCP, &[0; 20]), Verdict::Forward(()));
     assert_eq!(verdict(1, &[8, 0, 0, 0, 0, 0, 0, 0]), Verdict::Forward(()));
@@ -290,7 +295,10 @@ fn before_anything_is_assigned_nothing_passes() {
     let packet = IpPacket::parse(&bytes).unwrap();
     let view = ClientView::default();
     let refused = Verdict::Reply(IcmpError::SourcePolicy);
-    assert_eq!(client::to_gateway(&view, MAX_PACKET, &packet), refused);
+    assert_eq!(
+        client::to_gateway(&view, MAX_PACKET, &packet, packet.bytes().len()),
+        refused
+    );
     assert_eq!(
         client::from_gateway(&view, &packet),
         Verdict::Drop(DropReason::NoRoute)
@@ -329,7 +337,7 @@ proptest! {
                 Verdict::Reply(_) => counters.from_client.reply(),
                 Verdict::Drop(reason) => counters.from_client.drop(reason),
             }
-            match to_peer(&world, &parsed) {
+            match to_peer(&world, &parsed, parsed.bytes().len()) {
                 Verdict::Forward(peer) => {
                     prop_assert_eq!(world.owner(destination), Some(peer));
                     counters.to_client.forward(bytes.len());
@@ -378,7 +386,7 @@ impl World {
 
     fn to(&self, source: &str, destination: &str) -> Verdict<usize> {
         let bytes = packet(source, destination, UDP, &[0; 8]);
-        to_peer(self, &IpPacket::parse(&bytes).unwrap())
+        to_peer(self, &IpPacket::parse(&bytes).unwrap(), bytes.len())
     }
 }
 
@@ -400,7 +408,12 @@ impl Sessions for World {
 
 fn to_gateway(source: &str, destination: &str) -> Verdict<()> {
     let bytes = packet(source, destination, UDP, &[0; 8]);
-    client::to_gateway(&view(), MAX_PACKET, &IpPacket::parse(&bytes).unwrap())
+    client::to_gateway(
+        &view(),
+        MAX_PACKET,
+        &IpPacket::parse(&bytes).unwrap(),
+        bytes.len(),
+    )
 }
 
 fn from_gateway(source: &str, destination: &str) -> Verdict<()> {

@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use adit_core::offload::Offload;
 use bytes::{Bytes, BytesMut};
 use quinn_udp::EcnCodepoint;
 
@@ -36,8 +37,11 @@ pub trait Engine {
         ecn: Option<EcnCodepoint>,
         datagram: BytesMut,
     );
-    /// One packet from the TUN device, with [`Self::HEADROOM`] bytes in front.
-    fn handle_inside(&mut self, now: Instant, packet: BytesMut);
+    /// One packet of up to 64 KiB from the TUN device, with [`Self::HEADROOM`] bytes in front, and what
+    /// is left to be done on it.
+    fn handle_inside(&mut self, now: Instant, packet: BytesMut, offload: Offload);
+    /// Whether what waits for a transmit fills one.
+    fn has_full_batch(&self) -> bool;
     /// Somebody used the loop's waker: look for commands. `Break` ends the loop after a last drain.
     fn handle_wake(&mut self, now: Instant, udp: &Udp) -> ControlFlow<()>;
     /// Time has passed, or input was given.
@@ -46,8 +50,8 @@ pub trait Engine {
     fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Outgoing>;
     /// The next packet for the TUN device.
     fn poll_inside(&mut self) -> Option<Bytes>;
-    /// The TUN device refused a packet of `poll_inside`: it is lost, and should be counted.
-    fn handle_refused(&mut self);
+    /// The TUN device refused so many packets of `poll_inside`: they are lost, and should be counted.
+    fn handle_refused(&mut self, packets: usize);
     /// Passes events on to the control plane.
     fn report(&mut self, now: Instant);
     /// When `handle_timeout` must be called at the latest.
@@ -111,8 +115,8 @@ impl DataLoop {
                 self.inside_to_outside(engine, now)?;
             }
             engine.handle_timeout(now);
-            self.transmit(engine, now)?;
-            self.deliver(engine)?;
+            self.transmit(engine)?;
+            self.deliver(engine);
             engine.report(now);
             if flow.is_break() {
                 return Ok(());
@@ -131,7 +135,7 @@ impl DataLoop {
                 }
             }
             engine.handle_timeout(now);
-            self.deliver(engine)?;
+            self.deliver(engine);
         }
         Ok(())
     }
@@ -139,20 +143,35 @@ impl DataLoop {
     fn inside_to_outside<E: Engine>(&mut self, engine: &mut E, now: Instant) -> io::Result<()> {
         for _ in 0..PACKETS {
             match self.tun.recv(E::HEADROOM) {
-                Ok(Some(packet)) => engine.handle_inside(now, packet),
+                Ok(Some((packet, offload))) => engine.handle_inside(now, packet, offload),
                 Ok(None) => break,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(error) => return Err(error),
+            }
+            // Sent while it is in the cache, and before the queue holds more than a batch or two.
+            self.transmit_while(engine, E::has_full_batch)?;
+            if self.kept.is_some() {
+                break;
             }
         }
         Ok(())
     }
 
-    fn transmit(&mut self, engine: &mut impl Engine, now: Instant) -> io::Result<()> {
-        loop {
+    fn transmit<E: Engine>(&mut self, engine: &mut E) -> io::Result<()> {
+        self.transmit_while(engine, |_| true)
+    }
+
+    /// Sends what waits, batch by batch, as long as the engine is as `more` asks and the socket has room.
+    fn transmit_while<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        more: impl Fn(&E) -> bool,
+    ) -> io::Result<()> {
+        while more(engine) {
             let outgoing = match self.kept.take() {
                 Some(kept) => kept,
-                None => match engine.poll_transmit(now, &mut self.batch) {
+                // The pacer lets so many bytes pass per moment: each batch has its own.
+                None => match engine.poll_transmit(Instant::now(), &mut self.batch) {
                     Some(outgoing) => outgoing,
                     None => break,
                 },
@@ -173,14 +192,14 @@ impl DataLoop {
         self.poller.hold(&self.udp, &self.tun, full)
     }
 
-    fn deliver(&mut self, engine: &mut impl Engine) -> io::Result<()> {
+    fn deliver(&mut self, engine: &mut impl Engine) {
         while let Some(packet) = engine.poll_inside() {
-            if let Err(error) = self.tun.send(&packet) {
-                tracing::trace!(%error, "the TUN device refused a packet");
-                engine.handle_refused();
-            }
+            self.tun.send(packet);
         }
-        self.tun.flush()
+        let refused = self.tun.flush();
+        if refused > 0 {
+            engine.handle_refused(refused);
+        }
     }
 }
 

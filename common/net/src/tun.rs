@@ -1,4 +1,5 @@
-//! The TUN device: whole IP packets, read and written by the one thread that owns the queue.
+//! The TUN device: whole IP packets, read and written by the one thread that owns the queue. Packets of one flow
+//! cross the border to the kernel together, as [`adit_core::offload`] describes.
 //!
 //! [`Tun::recv`] yields packets with headroom in front, so that the HTTP datagram prefix (RFC 9297 §2.1) is
 //! written in place. Reading and writing never block. One packet that the kernel refuses never harms the device.
@@ -8,12 +9,15 @@
 
 use std::io;
 
-use bytes::BytesMut;
+use adit_core::offload::Offload;
+use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 #[cfg_attr(target_os = "linux", path = "tun/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "tun/unsupported.rs")]
 mod os;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+mod virtio;
 
 /// An open TUN device with one queue.
 #[derive(Debug)]
@@ -39,24 +43,24 @@ impl Tun {
         &self.name
     }
 
-    /// Reads one packet. The result starts with `headroom` arbitrary bytes, then comes the packet.
+    /// Reads one packet of up to 64 KiB, and what is left to be done on it. The result starts with `headroom`
+    /// arbitrary bytes, then comes the packet.
     ///
     /// `None` means that nothing is waiting. An error means that the device is gone (deleted by somebody);
     /// `InvalidData` alone is passing. `headroom` is at most [`MAX_HEADROOM`].
-    pub fn recv(&mut self, headroom: usize) -> io::Result<Option<BytesMut>> {
+    pub fn recv(&mut self, headroom: usize) -> io::Result<Option<(BytesMut, Offload)>> {
         self.queue.recv(headroom)
     }
 
-    /// Hands one packet to the kernel.
-    ///
-    /// `WouldBlock` asks to wait until the device is writable. Any other error is about this packet alone:
-    /// malformed, or the link is down.
-    pub fn send(&mut self, packet: &[u8]) -> io::Result<()> {
-        self.queue.send(packet)
+    /// Takes a packet for the kernel, which gets it with [`flush`](Self::flush): together with others of its flow
+    /// where the device allows that, and in order within the flow.
+    pub fn send(&mut self, packet: Bytes) {
+        self.queue.send(packet);
     }
 
-    /// Ends a batch of [`send`](Self::send)s. Call it before waiting.
-    pub fn flush(&mut self) -> io::Result<()> {
+    /// Hands everything taken to the kernel and returns how many packets it refused: malformed ones, or all when
+    /// the link is down.
+    pub fn flush(&mut self) -> usize {
         self.queue.flush()
     }
 }

@@ -18,6 +18,7 @@ use adit_core::session::client::{ClientControlConfig, Control};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{EcnCodepoint, Transmit, TransportConfig};
 
+use crate::chunks::Chunks;
 use crate::link::Notice;
 use crate::links::{Key, Links, Routed};
 use crate::path::InnerMtu;
@@ -96,6 +97,8 @@ pub struct Client {
     phase: Phase,
     backoff: Backoff,
     inside: VecDeque<Bytes>,
+    /// Where packets from inside are cut.
+    chunks: Chunks,
     events: VecDeque<ClientEvent>,
     counters: Counters,
     answers: TokenBucket,
@@ -152,6 +155,7 @@ impl Client {
             phase: Phase::Resolving,
             backoff: Backoff::new(config.keys.seed),
             inside: VecDeque::new(),
+            chunks: Chunks::default(),
             events: VecDeque::from([ClientEvent::NeedAddresses]),
             counters: Counters::default(),
             answers: TokenBucket::new(now, ANSWERS_PER_SECOND, ANSWER_BURST),
@@ -192,6 +196,13 @@ impl Client {
     /// shorter.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.links.poll_transmit(now, buf)
+    }
+
+    /// Whether enough datagrams wait for a transmit to be worth its system call: the moment to
+    /// drain [`Self::poll_transmit`] before more is handed in.
+    #[must_use]
+    pub fn has_full_batch(&self) -> bool {
+        self.links.has_full_batch()
     }
 
     /// The next IP packet for the TUN device.

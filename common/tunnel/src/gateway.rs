@@ -19,6 +19,7 @@ use adit_core::table::owners::Owners;
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{EcnCodepoint, ServerConfig, Transmit};
 
+use crate::chunks::Chunks;
 use crate::epoch::Epoch;
 use crate::link::Notice;
 use crate::links::{Key, Links, Routed};
@@ -123,6 +124,8 @@ pub struct Gateway {
     lingering: BTreeMap<(Instant, Key), Lingering>,
     timers: BTreeSet<(Instant, Key)>,
     inside: VecDeque<Bytes>,
+    /// Where packets from inside are cut.
+    chunks: Chunks,
     events: VecDeque<GatewayEvent>,
     /// Packets of sessions that ended, and packets that belong to no session.
     totals: Counters,
@@ -162,6 +165,7 @@ impl Gateway {
             lingering: BTreeMap::new(),
             timers: BTreeSet::new(),
             inside: VecDeque::new(),
+            chunks: Chunks::default(),
             events: VecDeque::new(),
             totals: Counters::default(),
             answers: session::answer_limit(config.epoch.instant()),
@@ -218,6 +222,13 @@ impl Gateway {
     /// shorter.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.links.poll_transmit(now, buf)
+    }
+
+    /// Whether enough datagrams wait for a transmit to be worth its system call: the moment to
+    /// drain [`Self::poll_transmit`] before more is handed in.
+    #[must_use]
+    pub fn has_full_batch(&self) -> bool {
+        self.links.has_full_batch()
     }
 
     /// The next IP packet for the TUN device.

@@ -12,6 +12,7 @@
 
 pub mod tls;
 
+mod chunks;
 mod cid;
 mod client;
 mod congestion;
@@ -23,6 +24,7 @@ mod path;
 mod refusal;
 mod transport;
 
+pub use adit_core::offload::Offload;
 pub use client::{Client, ClientConfig, ClientEvent, ClientState};
 pub use epoch::Epoch;
 pub use gateway::{

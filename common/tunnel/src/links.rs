@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use adit_core::dataplane::DropReason;
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, ConnectError, Connection, ConnectionHandle, DatagramEvent, EcnCodepoint,
@@ -37,6 +38,7 @@ pub(crate) struct Links<M> {
     /// Answers of the endpoint itself: version negotiation, Retry, refusals, resets.
     responses: VecDeque<(Transmit, Vec<u8>)>,
     next_serial: u64,
+    full_batch: bool,
 }
 
 struct Slot<M> {
@@ -44,6 +46,8 @@ struct Slot<M> {
     timeout: Option<Instant>,
     unserviced: bool,
     unsent: bool,
+    /// Datagrams queued since the link was last polled dry.
+    queued: usize,
 }
 
 impl<M: Machine> Links<M> {
@@ -56,6 +60,7 @@ impl<M: Machine> Links<M> {
             unsent: VecDeque::new(),
             responses: VecDeque::new(),
             next_serial: 0,
+            full_batch: false,
         }
     }
 
@@ -159,19 +164,32 @@ impl<M: Machine> Links<M> {
         }
     }
 
-    /// Queues one datagram on the link.
-    pub(crate) fn send_datagram(
-        &mut self,
-        key: Key,
-        datagram: Bytes,
-    ) -> Option<Result<(), SendDatagramError>> {
-        let slot = self.slots.get_mut(key)?.as_mut()?;
+    /// Queues one datagram on the link, or says why it is dropped.
+    pub(crate) fn send_packet(&mut self, key: Key, datagram: Bytes) -> Result<(), DropReason> {
+        let slot = self
+            .slots
+            .get_mut(key)
+            .and_then(Option::as_mut)
+            .ok_or(DropReason::SessionGone)?;
         let sent = slot.link.send_datagram(datagram);
+        slot.queued += 1;
+        self.full_batch |= slot.queued >= BATCH;
         if !slot.unsent {
             slot.unsent = true;
             self.unsent.push_back(key);
         }
-        Some(sent)
+        sent.map_err(|error| match error {
+            SendDatagramError::Blocked(_) => DropReason::QueueFull,
+            SendDatagramError::TooLarge => DropReason::TooBig,
+            SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled => {
+                DropReason::SessionGone
+            }
+        })
+    }
+
+    /// Whether some link has enough datagrams queued to fill a transmit.
+    pub(crate) fn has_full_batch(&self) -> bool {
+        self.full_batch
     }
 
     /// The next datagram that arrived on the link.
@@ -249,6 +267,7 @@ impl<M: Machine> Links<M> {
             buf.extend_from_slice(&bytes);
             return Some(transmit);
         }
+        self.full_batch = false;
         while let Some(&key) = self.unsent.front() {
             let Some(slot) = self.slots.get_mut(key).and_then(Option::as_mut) else {
                 self.unsent.pop_front();
@@ -259,11 +278,16 @@ impl<M: Machine> Links<M> {
             if let Some(mut transmit) = slot.link.connection.poll_transmit(now, batch, buf) {
                 // RFC 9484 §10: without congestion control the outer packets are Not-ECT.
                 transmit.ecn = None;
+                let sent = transmit
+                    .segment_size
+                    .map_or(1, |size| transmit.size.div_ceil(size));
+                slot.queued = slot.queued.saturating_sub(sent);
                 // The next link's turn, so that one session's backlog does not delay another's.
                 self.unsent.rotate_left(1);
                 return Some(transmit);
             }
             slot.unsent = false;
+            slot.queued = 0;
             self.unsent.pop_front();
             self.rearm(key);
         }
@@ -292,6 +316,7 @@ impl<M: Machine> Links<M> {
             timeout: None,
             unserviced: false,
             unsent: false,
+            queued: 0,
         });
         self.mark(key);
     }
@@ -329,5 +354,7 @@ impl<M: Machine> Links<M> {
 
 /// UDP_MAX_SEGMENTS of the kernel's UDP_SEGMENT.
 const MAX_SEGMENTS: usize = 64;
+/// Datagrams of full size in one transmit: [`MAX_UDP_BYTES`] of 1472 bytes each.
+const BATCH: usize = 44;
 /// The largest UDP payload over IPv4: a batch above it gets EMSGSIZE and is lost whole.
 const MAX_UDP_BYTES: usize = 65_507;

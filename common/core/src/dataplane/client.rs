@@ -63,9 +63,16 @@ impl ClientView {
     }
 }
 
-/// A packet of the host, to go into the tunnel that carries up to `max_packet` bytes.
+/// A packet of the host, to go into the tunnel that carries up to `max_packet` bytes. The longest
+/// packet it becomes on its way, when it is cut into segments, has `longest` bytes; otherwise that
+/// is its own length.
 #[must_use]
-pub fn to_gateway(view: &ClientView, max_packet: usize, packet: &IpPacket<'_>) -> Verdict<()> {
+pub fn to_gateway(
+    view: &ClientView,
+    max_packet: usize,
+    packet: &IpPacket<'_>,
+    longest: usize,
+) -> Verdict<()> {
     if !is_unicast(packet.destination()) || !is_unicast(packet.source()) {
         return Verdict::Drop(DropReason::NotUnicast);
     }
@@ -75,7 +82,7 @@ pub fn to_gateway(view: &ClientView, max_packet: usize, packet: &IpPacket<'_>) -
     if !view.is_routed(packet.destination(), packet.protocol()) {
         return Verdict::Reply(IcmpError::NoRoute);
     }
-    if packet.bytes().len() > max_packet {
+    if longest > max_packet {
         return Verdict::Reply(IcmpError::PacketTooBig {
             mtu: u32::try_from(max_packet).unwrap_or(u32::MAX),
         });

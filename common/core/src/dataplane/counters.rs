@@ -60,8 +60,13 @@ impl DirectionCounters {
 
     /// A packet was dropped.
     pub fn drop(&mut self, reason: DropReason) {
-        self.packets_in += 1;
-        self.dropped[reason as usize] += 1;
+        self.drop_many(reason, 1);
+    }
+
+    /// So many packets were dropped.
+    pub fn drop_many(&mut self, reason: DropReason, packets: usize) {
+        self.packets_in += packets as u64;
+        self.dropped[reason as usize] += packets as u64;
     }
 
     /// Packets that went on.

@@ -59,13 +59,18 @@ pub fn from_peer<S: Sessions>(
             if packet.hop_limit() <= 1 {
                 return Verdict::Reply(IcmpError::HopLimitExceeded);
             }
-            deliver(sessions, peer, packet).map(Target::Peer)
+            deliver(sessions, peer, packet, packet.bytes().len()).map(Target::Peer)
         }
     }
 }
 
-/// A packet from the TUN device.
-pub fn to_peer<S: Sessions>(sessions: &S, packet: &IpPacket<'_>) -> Verdict<S::Key> {
+/// A packet from the TUN device. The longest packet it becomes on its way, when it is cut into
+/// segments, has `longest` bytes; otherwise that is its own length.
+pub fn to_peer<S: Sessions>(
+    sessions: &S,
+    packet: &IpPacket<'_>,
+    longest: usize,
+) -> Verdict<S::Key> {
     if !is_unicast(packet.destination()) || !is_unicast(packet.source()) {
         return Verdict::Drop(DropReason::NotUnicast);
     }
@@ -75,13 +80,18 @@ pub fn to_peer<S: Sessions>(sessions: &S, packet: &IpPacket<'_>) -> Verdict<S::K
         return Verdict::Drop(DropReason::SourceNotOwned);
     }
     match sessions.owner(packet.destination()) {
-        Some(peer) => deliver(sessions, peer, packet),
+        Some(peer) => deliver(sessions, peer, packet, longest),
         None => Verdict::Reply(IcmpError::NoRoute),
     }
 }
 
 /// The last questions on the way to a session.
-fn deliver<S: Sessions>(sessions: &S, peer: S::Key, packet: &IpPacket<'_>) -> Verdict<S::Key> {
+fn deliver<S: Sessions>(
+    sessions: &S,
+    peer: S::Key,
+    packet: &IpPacket<'_>,
+    longest: usize,
+) -> Verdict<S::Key> {
     let Some(filter) = sessions.filter(peer) else {
         return Verdict::Drop(DropReason::SessionGone);
     };
@@ -91,7 +101,7 @@ fn deliver<S: Sessions>(sessions: &S, peer: S::Key, packet: &IpPacket<'_>) -> Ve
         return Verdict::Reply(IcmpError::AdminProhibited);
     }
     let limit = sessions.max_packet(peer);
-    if packet.bytes().len() > limit {
+    if longest > limit {
         return Verdict::Reply(IcmpError::PacketTooBig {
             mtu: u32::try_from(limit).unwrap_or(u32::MAX),
         });

@@ -56,16 +56,21 @@ impl Sum {
 
     /// Adds bytes that begin at an even offset of what is summed; an odd last byte is padded.
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        // Ones' complement addition does not care about the width (RFC 1071 §2(B)): four bytes
-        // at a time cannot overflow 64 bits below 16 GiB, and the compiler vectorises it.
-        let (words, rest) = bytes.as_chunks::<4>();
-        let sum: u64 = words
-            .iter()
-            .map(|word| u64::from(u32::from_be_bytes(*word)))
-            .sum();
-        let mut last = [0; 4];
+        // Ones' complement addition cares neither about the width nor about the byte order of its
+        // words (RFC 1071 §2(B)): eight bytes at a time in the machine's own order, halves apart so
+        // that no carry is lost below 16 GiB, and the compiler vectorises it.
+        let (words, rest) = bytes.as_chunks::<8>();
+        let (mut low, mut high) = (0, 0);
+        for word in words {
+            let word = u64::from_ne_bytes(*word);
+            low += word & 0xffff_ffff;
+            high += word >> 32;
+        }
+        let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        Self(self.0 + sum + u64::from(u32::from_be_bytes(last)))
+        let last = u64::from_ne_bytes(last);
+        let sum = Self(low + high + (last & 0xffff_ffff) + (last >> 32));
+        Self(self.0 + u64::from(u16::from_be_bytes(sum.fold().to_ne_bytes())))
     }
 
     /// Adds one 16-bit word.

@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::io;
 
-use bytes::BytesMut;
+use adit_core::offload::Offload;
+use bytes::{Bytes, BytesMut};
 
 use super::TunError;
 
@@ -15,15 +16,15 @@ impl Queue {
         Err(TunError::Unsupported)
     }
 
-    pub(super) fn recv(&mut self, _headroom: usize) -> io::Result<Option<BytesMut>> {
+    pub(super) fn recv(&mut self, _headroom: usize) -> io::Result<Option<(BytesMut, Offload)>> {
         match self.0 {}
     }
 
-    pub(super) fn send(&mut self, _packet: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, _packet: Bytes) {
         match self.0 {}
     }
 
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> usize {
         match self.0 {}
     }
 }

@@ -4,10 +4,12 @@ use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use adit_core::offload::{self, Offload};
 use adit_net::host::{Host, Network};
 use adit_net::poll::Poller;
 use adit_net::tun::{Tun, TunError};
 use adit_net::udp::{Udp, UdpOptions};
+use bytes::Bytes;
 use libtest_mimic::Trial;
 
 use crate::namespace::{block_on, drop_capabilities, run, trial};
@@ -79,8 +81,8 @@ fn a_packet_has_headroom_and_its_answer_arrives() {
     let (from, to): ([u8; 2], [u8; 2]) = (bytes(&packet, 20), bytes(&packet, 22));
     packet[20..22].copy_from_slice(&to);
     packet[22..24].copy_from_slice(&from);
-    tun.send(&packet).expect("written");
-    tun.flush().expect("flushed");
+    tun.send(packet.into());
+    assert_eq!(tun.flush(), 0, "the kernel takes it");
     socket
         .set_read_timeout(Some(Duration::from_secs(5)))
         .expect("a timeout");
@@ -114,7 +116,8 @@ fn the_kernel_pings_through_the_device() {
             let folded = (changed & 0xffff) + (changed >> 16);
             let folded = ((folded & 0xffff) + (folded >> 16)) as u16;
             packet[at + 2..at + 4].copy_from_slice(&(!folded).to_be_bytes());
-            tun.send(&packet).expect("written");
+            tun.send(packet.into());
+            assert_eq!(tun.flush(), 0, "the kernel takes it");
         }
         assert!(ping.wait().expect("ended").success(), "ping {address}");
     }
@@ -122,13 +125,16 @@ fn the_kernel_pings_through_the_device() {
 
 fn a_refused_packet_does_not_harm_the_device() {
     let (mut tun, mut host, _state) = open();
-    tun.send(&[0xff; 40]).expect_err("no IP version");
-    tun.send(&[]).expect_err("empty");
+    for bad in [&[0xff; 40][..], &[]] {
+        tun.send(Bytes::from_static(bad));
+        assert_eq!(tun.flush(), 1, "{bad:?}");
+    }
     let socket = UdpSocket::bind("10.99.0.1:0").expect("bound");
     socket.send_to(b"still there", "10.99.0.2:7").expect("sent");
     next(&mut tun, |packet| packet[0] >> 4 == 4 && packet[9] == 17);
     block_on(host.undo()).expect("undone");
-    tun.send(&[0x45; 40]).expect_err("the link is down");
+    tun.send(Bytes::from_static(&[0x45; 40]));
+    assert_eq!(tun.flush(), 1, "the link is down");
     assert!(
         tun.recv(0)
             .expect("a device that is down is a device")
@@ -181,8 +187,11 @@ fn next(tun: &mut Tun, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut poller = Poller::new(&udp, tun).expect("a poller");
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        while let Some(mut packet) = tun.recv(2).expect("readable") {
+        while let Some((mut packet, offload)) = tun.recv(2).expect("readable") {
             packet[..2].fill(0);
+            if let Offload::Checksum(partial) = offload {
+                assert!(offload::complete_checksum(&mut packet[2..], partial));
+            }
             if wanted(&packet[2..]) {
                 return packet[2..].to_vec();
             }

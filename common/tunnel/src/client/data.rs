@@ -12,56 +12,95 @@ use std::time::Instant;
 
 use adit_core::dataplane::client as verdicts;
 use adit_core::dataplane::{DropReason, Verdict};
+use adit_core::offload::split::Segments;
+use adit_core::offload::{self, Offload};
 use adit_core::wire::icmp::{self, IcmpError};
 use adit_core::wire::ip::IpPacket;
 use adit_core::wire::{datagram, tcp};
 use bytes::{Buf, Bytes, BytesMut};
-use quinn_proto::SendDatagramError;
 
 use super::{Client, Phase};
 use crate::HEADROOM;
 use crate::links::Key;
 
 impl Client {
-    /// One IP packet from the TUN device, with [`HEADROOM`] spare bytes in front of it.
-    pub fn handle_inside(&mut self, now: Instant, mut buffer: BytesMut) {
+    /// One IP packet from the TUN device, with [`HEADROOM`] spare bytes in front of it, and what the
+    /// device left to be done on it.
+    pub fn handle_inside(&mut self, now: Instant, mut buffer: BytesMut, offload: Offload) {
         let Phase::Up(tunnel) = &self.phase else {
             self.counters.from_client.drop(DropReason::NotReady);
             return;
+        };
+        let segmentation = match offload {
+            Offload::Segments(segmentation) => Some(segmentation),
+            Offload::None => None,
+            Offload::Checksum(partial) => {
+                // What cannot be completed stays wrong, and its receiver drops it.
+                offload::complete_checksum(buffer.get_mut(HEADROOM..).unwrap_or_default(), partial);
+                None
+            }
         };
         let length = buffer.len().saturating_sub(HEADROOM);
         let Ok(packet) = IpPacket::parse(buffer.get(HEADROOM..).unwrap_or_default()) else {
             self.counters.from_client.drop(DropReason::Malformed);
             return;
         };
-        match verdicts::to_gateway(&tunnel.view, tunnel.mtu.largest_packet(), &packet) {
-            Verdict::Forward(()) => {
-                tcp::clamp_mss(&mut buffer[HEADROOM..], tunnel.mtu.clamp_to(now));
-                let prefix = datagram::prefix_len(tunnel.stream);
-                datagram::write_prefix(tunnel.stream, &mut buffer[HEADROOM - prefix..HEADROOM]);
-                buffer.advance(HEADROOM - prefix);
-                let outcome = self.links.send_datagram(tunnel.key, buffer.freeze());
-                let reason = match outcome {
-                    Some(Ok(())) => return self.counters.from_client.forward(length),
-                    Some(Err(SendDatagramError::Blocked(_))) => DropReason::QueueFull,
-                    Some(Err(SendDatagramError::TooLarge)) => DropReason::TooBig,
-                    Some(Err(
-                        SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled,
-                    ))
-                    | None => DropReason::SessionGone,
-                };
-                self.counters.from_client.drop(reason);
+        let Ok(segments) = segmentation
+            .map(|segmentation| Segments::new(&packet, segmentation))
+            .transpose()
+        else {
+            self.counters.from_client.drop(DropReason::Malformed);
+            return;
+        };
+        let longest = segments.map_or(length, |segments| segments.longest());
+        let largest = tunnel.mtu.largest_packet();
+        let (key, stream) = (tunnel.key, tunnel.stream);
+        match (
+            verdicts::to_gateway(&tunnel.view, largest, &packet, longest),
+            segments,
+        ) {
+            (Verdict::Forward(()), Some(segments)) => {
+                let prefix = datagram::prefix_len(stream);
+                let room = self
+                    .chunks
+                    .room(segments.total() + segments.count() * prefix);
+                for index in 0..segments.count() {
+                    room.resize(prefix, 0);
+                    datagram::write_prefix(stream, room);
+                    let length = segments.append(index, room);
+                    match self.links.send_packet(key, room.split().freeze()) {
+                        Ok(()) => self.counters.from_client.forward(length),
+                        Err(reason) => self.counters.from_client.drop(reason),
+                    }
+                }
             }
-            Verdict::Reply(error) => {
+            (Verdict::Forward(()), None) => {
+                tcp::clamp_mss(&mut buffer[HEADROOM..], tunnel.mtu.clamp_to(now));
+                let prefix = datagram::prefix_len(stream);
+                datagram::write_prefix(stream, &mut buffer[HEADROOM - prefix..HEADROOM]);
+                buffer.advance(HEADROOM - prefix);
+                match self.links.send_packet(key, buffer.freeze()) {
+                    Ok(()) => self.counters.from_client.forward(length),
+                    Err(reason) => self.counters.from_client.drop(reason),
+                }
+            }
+            (Verdict::Reply(error), segments) => {
                 let held_back =
                     matches!(error, IcmpError::PacketTooBig { .. }) && !tunnel.mtu.settled(now);
+                // The answer quotes a packet that could have been on the wire, and stands for all.
+                let mut first = BytesMut::new();
+                let offending = match segments {
+                    None => Ok(packet),
+                    Some(segments) => {
+                        segments.append(0, &mut first);
+                        IpPacket::parse(&first)
+                    }
+                };
                 // This host's own address would be a martian on its own TUN device: the
                 // destination speaks for itself.
-                let reply = if held_back {
-                    None
-                } else {
-                    icmp::error_packet(error, &packet, packet.destination())
-                };
+                let reply = offending.ok().filter(|_| !held_back).and_then(|offending| {
+                    icmp::error_packet(error, &offending, offending.destination())
+                });
                 match reply.filter(|_| self.answers.take(now)) {
                     Some(reply) => {
                         self.counters.from_client.reply();
@@ -69,8 +108,13 @@ impl Client {
                     }
                     None => self.counters.from_client.drop(error.reason()),
                 }
+                let others = segments.map_or(0, |segments| segments.count() - 1);
+                self.counters.from_client.drop_many(error.reason(), others);
             }
-            Verdict::Drop(reason) => self.counters.from_client.drop(reason),
+            (Verdict::Drop(reason), segments) => {
+                let count = segments.map_or(1, |segments| segments.count());
+                self.counters.from_client.drop_many(reason, count);
+            }
         }
     }
 

@@ -12,14 +12,15 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use adit_core::dataplane::gateway::{self as verdicts, Sessions, Target};
-use adit_core::dataplane::{DropReason, Verdict};
+use adit_core::dataplane::{DirectionCounters, DropReason, Verdict};
+use adit_core::offload::split::Segments;
+use adit_core::offload::{self, Offload};
 use adit_core::policy::Filter;
 use adit_core::table::owners::Owners;
 use adit_core::wire::icmp::{self, IcmpError};
 use adit_core::wire::ip::{self, IpPacket};
 use adit_core::wire::{datagram, tcp};
 use bytes::{Buf, Bytes, BytesMut};
-use quinn_proto::SendDatagramError;
 
 use super::session::Session;
 use super::{Gateway, InsideAddresses};
@@ -60,31 +61,80 @@ impl Sessions for View<'_> {
 }
 
 impl Gateway {
-    /// One IP packet from the TUN device, with [`HEADROOM`] spare bytes in front of it.
-    pub fn handle_inside(&mut self, now: Instant, mut buffer: BytesMut) {
-        let verdict = match IpPacket::parse(buffer.get(HEADROOM..).unwrap_or_default()) {
-            Ok(packet) => {
-                let view = View {
-                    owners: &self.owners,
-                    sessions: &self.sessions,
-                };
-                match verdicts::to_peer(&view, &packet) {
-                    Verdict::Forward(key) => Ok(key),
-                    Verdict::Reply(error) => Err((Some(error), error.reason())),
-                    Verdict::Drop(reason) => Err((None, reason)),
-                }
+    /// One IP packet from the TUN device, with [`HEADROOM`] spare bytes in front of it, and what the
+    /// device left to be done on it.
+    pub fn handle_inside(&mut self, now: Instant, mut buffer: BytesMut, offload: Offload) {
+        let segmentation = match offload {
+            Offload::Segments(segmentation) => Some(segmentation),
+            Offload::None => None,
+            Offload::Checksum(partial) => {
+                // What cannot be completed stays wrong, and its receiver drops it.
+                offload::complete_checksum(buffer.get_mut(HEADROOM..).unwrap_or_default(), partial);
+                None
             }
-            Err(_) => Err((None, DropReason::Malformed)),
         };
-        match verdict {
-            Ok(key) => {
+        let Ok(packet) = IpPacket::parse(buffer.get(HEADROOM..).unwrap_or_default()) else {
+            return self.totals.to_client.drop(DropReason::Malformed);
+        };
+        let Ok(segments) = segmentation
+            .map(|segmentation| Segments::new(&packet, segmentation))
+            .transpose()
+        else {
+            return self.totals.to_client.drop(DropReason::Malformed);
+        };
+        let longest = segments.map_or(packet.bytes().len(), |segments| segments.longest());
+        let view = View {
+            owners: &self.owners,
+            sessions: &self.sessions,
+        };
+        match (verdicts::to_peer(&view, &packet, longest), segments) {
+            (Verdict::Forward(key), Some(segments)) => self.send_segments(key, &segments),
+            (Verdict::Forward(key), None) => {
                 if let Some(session) = self.session(key) {
                     tcp::clamp_mss(&mut buffer[HEADROOM..], session.mtu.clamp_to(now));
                 }
                 // Counted where it is sent.
                 let _ = send_to_peer(&mut self.links, &mut self.sessions, key, buffer);
             }
-            Err((answer, reason)) => self.answer_inside(now, &buffer, answer, reason),
+            (Verdict::Reply(error), None) => {
+                self.answer_inside(now, &packet, Some(error), error.reason());
+            }
+            (Verdict::Reply(error), Some(segments)) => {
+                // The answer quotes a packet that could have been on the wire, and stands for all.
+                let mut first = BytesMut::with_capacity(segments.longest());
+                segments.append(0, &mut first);
+                let Ok(first) = IpPacket::parse(&first) else {
+                    return self.totals.to_client.drop(DropReason::Malformed);
+                };
+                self.answer_inside(now, &first, Some(error), error.reason());
+                self.counters_to(&packet)
+                    .drop_many(error.reason(), segments.count() - 1);
+            }
+            (Verdict::Drop(reason), segments) => {
+                let count = segments.map_or(1, |segments| segments.count());
+                self.counters_to(&packet).drop_many(reason, count);
+            }
+        }
+    }
+
+    /// Cuts a packet into datagrams of the session's. Each is copied once, behind its prefix.
+    fn send_segments(&mut self, key: Key, segments: &Segments<'_>) {
+        let Some(stream) = self.session(key).map(|session| session.stream) else {
+            return self
+                .totals
+                .to_client
+                .drop_many(DropReason::SessionGone, segments.count());
+        };
+        let prefix = datagram::prefix_len(stream);
+        let room = self
+            .chunks
+            .room(segments.total() + segments.count() * prefix);
+        for index in 0..segments.count() {
+            room.resize(prefix, 0);
+            datagram::write_prefix(stream, room);
+            let length = segments.append(index, room);
+            let datagram = room.split().freeze();
+            let _ = send_datagram(&mut self.links, &mut self.sessions, key, datagram, length);
         }
     }
 
@@ -92,22 +142,19 @@ impl Gateway {
     fn answer_inside(
         &mut self,
         now: Instant,
-        buffer: &BytesMut,
+        packet: &IpPacket<'_>,
         answer: Option<IcmpError>,
         reason: DropReason,
     ) {
-        let packet = IpPacket::parse(buffer.get(HEADROOM..).unwrap_or_default()).ok();
-        let key = packet.and_then(|packet| self.owners.owner(packet.destination()));
+        let key = self.owners.owner(packet.destination());
         let held_back = matches!(answer, Some(IcmpError::PacketTooBig { .. }))
             && key
                 .and_then(|key| self.session(key))
                 .is_some_and(|session| !session.mtu.settled(now));
-        let reply = match (answer, packet) {
-            (Some(error), Some(packet)) if !held_back => {
-                // The gateway's own address would be a martian on its own TUN device: the
-                // destination speaks for itself.
-                icmp::error_packet(error, &packet, packet.destination())
-            }
+        let reply = match answer {
+            // The gateway's own address would be a martian on its own TUN device: the destination
+            // speaks for itself.
+            Some(error) if !held_back => icmp::error_packet(error, packet, packet.destination()),
             _ => None,
         };
         let session = key.and_then(|key| self.sessions.get_mut(key)?.as_mut());
@@ -121,6 +168,18 @@ impl Gateway {
                 self.inside.push_back(reply.into());
             }
             None => counters.to_client.drop(reason),
+        }
+    }
+
+    /// Where a packet from inside is counted: at the session it is for, if there is one.
+    fn counters_to(&mut self, packet: &IpPacket<'_>) -> &mut DirectionCounters {
+        let session = self
+            .owners
+            .owner(packet.destination())
+            .and_then(|key| self.sessions.get_mut(key)?.as_mut());
+        match session {
+            Some(session) => &mut session.counters.to_client,
+            None => &mut self.totals.to_client,
         }
     }
 
@@ -247,7 +306,7 @@ impl Gateway {
             Some(reply) => {
                 session.counters.from_client.reply();
                 let stream = session.stream;
-                let _ = self.links.send_datagram(key, framed(stream, &reply));
+                let _ = self.links.send_packet(key, framed(stream, &reply));
             }
             None => session.counters.from_client.drop(error.reason()),
         }
@@ -278,21 +337,29 @@ fn send_to_peer(
     mut buffer: BytesMut,
 ) -> Result<(), DropReason> {
     let session = sessions
-        .get_mut(key)
-        .and_then(Option::as_mut)
+        .get(key)
+        .and_then(Option::as_ref)
         .ok_or(DropReason::SessionGone)?;
     let length = buffer.len() - HEADROOM;
     let prefix = datagram::prefix_len(session.stream);
     datagram::write_prefix(session.stream, &mut buffer[HEADROOM - prefix..HEADROOM]);
     buffer.advance(HEADROOM - prefix);
-    let outcome = match links.send_datagram(key, buffer.freeze()) {
-        Some(Ok(())) => Ok(()),
-        Some(Err(SendDatagramError::Blocked(_))) => Err(DropReason::QueueFull),
-        Some(Err(SendDatagramError::TooLarge)) => Err(DropReason::TooBig),
-        Some(Err(SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled)) | None => {
-            Err(DropReason::SessionGone)
-        }
-    };
+    send_datagram(links, sessions, key, buffer.freeze(), length)
+}
+
+/// Queues a datagram that holds a packet of `length` bytes, and counts it.
+fn send_datagram(
+    links: &mut Links<adit_core::session::gateway::Control>,
+    sessions: &mut [Option<Session>],
+    key: Key,
+    datagram: Bytes,
+    length: usize,
+) -> Result<(), DropReason> {
+    let session = sessions
+        .get_mut(key)
+        .and_then(Option::as_mut)
+        .ok_or(DropReason::SessionGone)?;
+    let outcome = links.send_packet(key, datagram);
     match outcome {
         Ok(()) => session.counters.to_client.forward(length),
         Err(reason) => session.counters.to_client.drop(reason),

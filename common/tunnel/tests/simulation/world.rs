@@ -19,7 +19,7 @@ use adit_core::policy::Policy;
 use adit_tunnel::tls::{self, Algorithms, Authorities, Authority, Credentials, GatewayVerifier};
 use adit_tunnel::{
     Client, ClientConfig, ClientEvent, EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent,
-    HEADROOM, InsideAddresses, Limits, SecondConnection,
+    HEADROOM, InsideAddresses, Limits, Offload, SecondConnection,
 };
 use bytes::BytesMut;
 use rustls::pki_types::UnixTime;
@@ -201,13 +201,14 @@ impl World {
         let now = self.now;
         self.clients[client]
             .engine
-            .handle_inside(now, with_headroom(packet));
+            .handle_inside(now, with_headroom(packet), Offload::None);
     }
 
     /// A packet from the office.
     pub fn send_from_office(&mut self, packet: &[u8]) {
         let now = self.now;
-        self.gateway().handle_inside(now, with_headroom(packet));
+        self.gateway()
+            .handle_inside(now, with_headroom(packet), Offload::None);
     }
 
     /// Runs until `done` or until `limit` has passed; says which.
