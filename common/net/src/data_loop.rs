@@ -141,16 +141,20 @@ impl DataLoop {
     }
 
     fn inside_to_outside<E: Engine>(&mut self, engine: &mut E, now: Instant) -> io::Result<()> {
+        let mut bytes = 0;
         for _ in 0..PACKETS {
             match self.tun.recv(E::HEADROOM) {
-                Ok(Some((packet, offload))) => engine.handle_inside(now, packet, offload),
+                Ok(Some((packet, offload))) => {
+                    bytes += packet.len();
+                    engine.handle_inside(now, packet, offload);
+                }
                 Ok(None) => break,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(error) => return Err(error),
             }
             // Sent while it is in the cache, and before the queue holds more than a batch or two.
             self.transmit_while(engine, E::has_full_batch)?;
-            if self.kept.is_some() {
+            if self.kept.is_some() || bytes >= BYTES {
                 break;
             }
         }
@@ -203,7 +207,9 @@ impl DataLoop {
     }
 }
 
-/// Receive calls in a row before the TUN device has its turn.
-const ROUNDS: usize = 8;
-/// Packets from the TUN device before the socket has its turn: four full batches of UDP_SEGMENT.
-const PACKETS: usize = 256;
+/// Receive calls in a row before the TUN device has its turn: each is up to half a mebibyte of full packets.
+const ROUNDS: usize = 1;
+/// Packets from the TUN device before the socket has its turn.
+const PACKETS: usize = 64;
+/// Bytes from the TUN device before the socket has its turn: what one way sends is what the other waits.
+const BYTES: usize = 256 * 1024;
