@@ -18,7 +18,7 @@ use adit_core::offload::Offload;
 use adit_core::status::ClientStatus;
 use adit_net::data_loop::{Engine, Outgoing};
 use adit_net::udp::{EcnCodepoint, Udp};
-use adit_tunnel::{Client, ClientEvent, HEADROOM};
+use adit_tunnel::{Client, ClientEvent, Datagram, HEADROOM};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
@@ -69,8 +69,13 @@ impl Engine for Pipeline {
         ecn: Option<EcnCodepoint>,
         datagram: BytesMut,
     ) {
-        let ecn = ecn.and_then(|mark| adit_tunnel::EcnCodepoint::from_bits(mark as u8));
-        self.engine.handle_udp(now, remote, local_ip, ecn, datagram);
+        let datagram = Datagram {
+            remote,
+            local_ip,
+            ecn: ecn.and_then(|mark| adit_tunnel::EcnCodepoint::from_bits(mark as u8)),
+            data: datagram,
+        };
+        self.engine.handle_udp(now, datagram);
     }
 
     fn handle_inside(&mut self, now: Instant, packet: BytesMut, offload: Offload) {

@@ -85,7 +85,6 @@ async fn run(profile: Profile, tls: Arc<QuicClient>) -> Result<(), Failure> {
         Instant::now(),
         ClientConfig {
             keys: EngineKeys {
-                engine: 0,
                 cid_key: seed,
                 reset_key: seed,
                 seed,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::config::ServerConfig;
+use crate::desk::Desk;
 use crate::load::LoadError;
 use crate::pipeline::Command;
 use crate::run::Asker;
@@ -26,13 +27,15 @@ pub enum Request {
 }
 
 /// Answers one request on one connection.
-pub async fn answer(mut connection: Connection, asker: &Asker, listen: &str) {
+pub async fn answer(mut connection: Connection, asker: &Asker, desk: &Desk, listen: &str) {
     let answered = async {
         match connection.receive().await? {
             Request::Status {} => {
                 let mut status = asker.ask(Command::Status).await;
-                if let Some(status) = &mut status {
+                if let (Some(status), Some(more)) = (&mut status, desk.status().await) {
                     status.listen = listen.to_owned();
+                    status.connections += more.connections;
+                    status.total.add(&more.traffic);
                 }
                 connection.send(&status).await
             }

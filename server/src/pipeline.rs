@@ -16,20 +16,20 @@ use std::time::Instant;
 
 use adit_core::offload::Offload;
 use adit_core::status::GatewayStatus;
-use adit_core::table::leases::LeaseEntry;
 use adit_net::data_loop::{Engine, Outgoing};
 use adit_net::udp::{EcnCodepoint, Udp};
-use adit_tunnel::{Gateway, GatewayEvent, HEADROOM};
+use adit_tunnel::{Datagram, Gateway, GatewayEvent, HEADROOM, ToEngine};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
+use crate::desk::Desk;
+
 /// What the control plane asks of the packet thread.
-#[derive(Debug)]
 pub enum Command {
     /// Everything `status` shows.
     Status(oneshot::Sender<GatewayStatus>),
-    /// The lease table, to be saved.
-    Leases(oneshot::Sender<Vec<LeaseEntry>>),
+    /// What the front desk has to say.
+    Desk(ToEngine),
     /// End every session, then the loop.
     Shutdown,
 }
@@ -39,6 +39,7 @@ pub struct Pipeline {
     engine: Gateway,
     commands: Receiver<Command>,
     events: UnboundedSender<GatewayEvent>,
+    desk: Desk,
     /// Packets the TUN device refused.
     refused: u64,
 }
@@ -49,11 +50,13 @@ impl Pipeline {
         engine: Gateway,
         commands: Receiver<Command>,
         events: UnboundedSender<GatewayEvent>,
+        desk: Desk,
     ) -> Self {
         Self {
             engine,
             commands,
             events,
+            desk,
             refused: 0,
         }
     }
@@ -70,8 +73,13 @@ impl Engine for Pipeline {
         ecn: Option<EcnCodepoint>,
         datagram: BytesMut,
     ) {
-        let ecn = ecn.and_then(|mark| adit_tunnel::EcnCodepoint::from_bits(mark as u8));
-        self.engine.handle_udp(now, remote, local_ip, ecn, datagram);
+        let datagram = Datagram {
+            remote,
+            local_ip,
+            ecn: ecn.and_then(|mark| adit_tunnel::EcnCodepoint::from_bits(mark as u8)),
+            data: datagram,
+        };
+        self.engine.handle_udp(now, datagram);
     }
 
     fn handle_inside(&mut self, now: Instant, packet: BytesMut, offload: Offload) {
@@ -91,9 +99,7 @@ impl Engine for Pipeline {
                     status.refused_by_device = self.refused;
                     let _ = reply.send(status);
                 }
-                Ok(Command::Leases(reply)) => {
-                    let _ = reply.send(self.engine.leases());
-                }
+                Ok(Command::Desk(message)) => self.engine.handle_message(now, message),
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => {
                     self.engine.shutdown(now);
                     return ControlFlow::Break(());
@@ -125,6 +131,9 @@ impl Engine for Pipeline {
     }
 
     fn report(&mut self, _now: Instant) {
+        while let Some(message) = self.engine.poll_message() {
+            self.desk.tell(message);
+        }
         while let Some(event) = self.engine.poll_event() {
             // The control plane is gone only while the process ends.
             let _ = self.events.send(event);

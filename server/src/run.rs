@@ -22,7 +22,8 @@ use adit_net::udp::{Udp, UdpOptions};
 use adit_net::{clock, control_socket, host, signals};
 use adit_tunnel::tls::Algorithms;
 use adit_tunnel::{
-    EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, Limits,
+    EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, Limits, Reception,
+    ReceptionConfig,
 };
 use ipnet::IpNet;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -30,6 +31,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::admin;
+use crate::desk::{self, Desk};
 use crate::load::{self, Loaded};
 use crate::pipeline::{Command, Pipeline};
 use crate::state::{self, State, StateError};
@@ -77,9 +79,9 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let inside = config.inside_addresses();
     let mut admission = Admission::new(loaded.policy.clone(), &inside);
     admission.restore(leases);
-    let engine = Gateway::new(GatewayConfig {
+    let epoch = Epoch::new(Instant::now(), clock::unix_seconds());
+    let reception = Reception::new(ReceptionConfig {
         keys: EngineKeys {
-            engine: 0,
             cid_key: keys.cid,
             reset_key: keys.reset,
             seed: state::random().map_err(state_failure)?,
@@ -93,6 +95,11 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         tls: loaded.tls.clone(),
         authorities: loaded.authorities.clone(),
         admission,
+        tunnel_mtu,
+        second_connection: config.second_connection,
+        epoch,
+    });
+    let engine = Gateway::new(GatewayConfig {
         inside: InsideAddresses {
             v4: config.inside.addresses.iter().find_map(|net| match net {
                 IpNet::V4(net) => Some(net.addr()),
@@ -103,9 +110,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
                 IpNet::V4(_) => None,
             }),
         },
-        tunnel_mtu,
-        second_connection: config.second_connection,
-        epoch: Epoch::new(Instant::now(), clock::unix_seconds()),
+        epoch,
     });
 
     host.apply(&network(&loaded, tunnel_mtu))
@@ -118,13 +123,15 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         record_cipher = %Algorithms::for_this_cpu(),
         "the gateway is ready"
     );
-    let served = control(engine, udp, tun, &admin, &state, config.listen.to_string()).await;
+    let listen = config.listen.to_string();
+    let served = control(reception, engine, udp, tun, &admin, &state, listen).await;
     let undone = host.undo().await.map_err(host_failure);
     served.and(undone)
 }
 
-/// Runs the packet thread and serves the control plane until one of them ends.
+/// Runs the packet thread and the front desk, and serves the control plane until one of them ends.
 async fn control(
+    reception: Reception,
     engine: Gateway,
     udp: Udp,
     tun: Tun,
@@ -140,7 +147,12 @@ async fn control(
     let (commands, inbox) = mpsc::channel();
     let (outbox, mut events) = unbounded_channel();
     let (ended, mut end) = oneshot::channel();
-    let mut pipeline = Pipeline::new(engine, inbox, outbox);
+    let asker = Asker { commands, waker };
+    let (desk, notes) = desk::desk();
+    let socket = udp.sender().map_err(|error| devices(&error))?;
+    let front = desk::start(reception, notes, socket, asker.clone(), outbox.clone())
+        .map_err(|error| devices(&error))?;
+    let mut pipeline = Pipeline::new(engine, inbox, outbox, desk.clone());
     let thread = std::thread::Builder::new()
         .name("packets".to_owned())
         .spawn(move || {
@@ -149,7 +161,6 @@ async fn control(
             let _ = ended.send(result);
         })
         .map_err(|error| devices(&error))?;
-    let asker = Asker { commands, waker };
 
     let mut signals = signals::Signals::new().map_err(|error| devices(&error))?;
     let mut refusals = RefusalLog::new(Instant::now());
@@ -157,12 +168,12 @@ async fn control(
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => {
-                    handle_events(event, &mut events, &asker, state, &mut refusals).await;
+                    handle_events(event, &mut events, &desk, state, &mut refusals).await;
                 }
                 None => break Ok(()),
             },
             request = admin.accept() => match request {
-                Ok(connection) => admin::answer(connection, &asker, &listen).await,
+                Ok(connection) => admin::answer(connection, &asker, &desk, &listen).await,
                 Err(error) => warn!(%error, "an admin connection failed"),
             },
             signal = signals.stop() => {
@@ -178,12 +189,15 @@ async fn control(
         }
     };
     // The thread may have ended by itself; then nobody takes the command.
+    desk.close();
+    let _ = front.join();
     asker.tell(Command::Shutdown);
     let _ = thread.join();
     outcome
 }
 
-/// The control plane's way to ask the packet thread.
+/// The way to tell and ask the packet thread.
+#[derive(Clone)]
 pub struct Asker {
     commands: mpsc::Sender<Command>,
     waker: Waker,
@@ -245,7 +259,7 @@ impl RefusalLog {
 async fn handle_events(
     first: GatewayEvent,
     more: &mut UnboundedReceiver<GatewayEvent>,
-    asker: &Asker,
+    desk: &Desk,
     state: &State,
     refusals: &mut RefusalLog,
 ) {
@@ -276,7 +290,7 @@ async fn handle_events(
         next = more.try_recv().ok();
     }
     if leases_changed
-        && let Some(leases) = asker.ask(Command::Leases).await
+        && let Some(leases) = desk.leases().await
         && let Err(error) = state.save_leases(&leases)
     {
         warn!(%error, "the leases were not saved; a restart may change addresses");

@@ -131,6 +131,22 @@ pub struct ClientStatus {
     pub traffic: Traffic,
 }
 
+impl Traffic {
+    /// Adds what passed elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.packets_from_client += other.packets_from_client;
+        self.packets_for_client += other.packets_for_client;
+        self.sent_packets += other.sent_packets;
+        self.sent_bytes += other.sent_bytes;
+        self.received_packets += other.received_packets;
+        self.received_bytes += other.received_bytes;
+        self.answered_packets += other.answered_packets;
+        for (reason, count) in &other.drops {
+            *self.drops.entry(reason.clone()).or_default() += count;
+        }
+    }
+}
+
 impl From<&crate::dataplane::Counters> for Traffic {
     fn from(counters: &crate::dataplane::Counters) -> Self {
         Self {

@@ -296,7 +296,7 @@ fn what_the_kernel_would_not_join_stays_apart() {
             "an IP option",
             Spec {
                 ip_options: vec![1, 1, 1, 1],
-                ..next.clone()
+                ..next
             },
         ),
     ];

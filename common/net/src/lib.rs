@@ -3,7 +3,7 @@
 //! The packet path uses [`tun`], [`udp`] and [`poll`]: plain system calls on one thread, no async runtime,
 //! no lock; [`data_loop`] joins them. The control plane uses [`host`] (addresses, routes, rules, forwarding, masquerading; journalled
 //! before they are made and undone afterwards), [`files`], [`control_socket`], [`signals`], [`clock`],
-//! [`log`] and [`exit`].
+//! [`log`], [`priority`] and [`exit`].
 //!
 //! This crate decides nothing about packets or peers. It holds the only `unsafe` code of the workspace and the
 //! only code that knows an operating system: `<module>/linux.rs`, beside which an `unsupported.rs` keeps the
@@ -23,6 +23,7 @@ pub mod files;
 pub mod host;
 pub mod log;
 pub mod poll;
+pub mod priority;
 pub mod signals;
 pub mod tun;
 pub mod udp;

@@ -9,7 +9,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::BytesMut;
-use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{RecvMeta, UdpSockRef};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use thiserror::Error;
 
@@ -18,6 +18,9 @@ use crate::arena::Arena;
 #[cfg_attr(target_os = "linux", path = "udp/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "udp/unsupported.rs")]
 mod os;
+mod sender;
+
+pub use sender::UdpSender;
 
 pub use quinn_udp::{EcnCodepoint, Transmit};
 
@@ -90,8 +93,7 @@ impl Received {
 /// A bound UDP socket, for the one thread that owns it.
 #[derive(Debug)]
 pub struct Udp {
-    socket: Socket,
-    state: UdpSocketState,
+    sender: UdpSender,
     local: SocketAddr,
     mark: Option<u32>,
     buffers: Buffers,
@@ -99,7 +101,6 @@ pub struct Udp {
     slots: Vec<BytesMut>,
     spare: VecDeque<BytesMut>,
     arena: Arena,
-    offload_lost: bool,
 }
 
 impl Udp {
@@ -130,8 +131,6 @@ impl Udp {
         }
         let buffers = size_buffers(&socket, options);
         socket.bind(&SockAddr::from(local)).map_err(fail("bind"))?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(fail("setsockopt"))?;
-        os::forgo_timestamps(&socket).map_err(fail("SO_TIMESTAMPNS"))?;
         let local = socket
             .local_addr()
             .and_then(|address| {
@@ -144,9 +143,7 @@ impl Udp {
             spare: VecDeque::new(),
             arena: Arena::new(),
             mark: options.mark,
-            offload_lost: false,
-            socket,
-            state,
+            sender: UdpSender::new(socket, local.is_ipv6()).map_err(fail("setsockopt"))?,
             local,
             buffers,
         })
@@ -169,7 +166,7 @@ impl Udp {
 
     /// How many datagrams one [`send`](Self::send) takes: 1 without segmentation offload. It can fall to 1.
     pub fn max_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.sender.state.max_gso_segments()
     }
 
     /// Receives what is waiting, at most a few batches of coalesced datagrams, and appends it to `into`.
@@ -185,10 +182,8 @@ impl Udp {
                 let mut buffers: [IoSliceMut<'_>; BATCH] = std::array::from_fn(|_| {
                     buffers.next().unwrap_or_else(|| IoSliceMut::new(&mut []))
                 });
-                match self
-                    .state
-                    .recv(UdpSockRef::from(&self.socket), &mut buffers, &mut meta)
-                {
+                let socket = UdpSockRef::from(&self.sender.socket);
+                match self.sender.state.recv(socket, &mut buffers, &mut meta) {
                     Ok(count) => break count,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
                     // An ICMP message about an earlier datagram. Anybody can send one: it is not news
@@ -234,60 +229,12 @@ impl Udp {
     /// these datagrams alone (no route, too big for the interface, refused by a firewall): they are lost, as
     /// datagrams may be.
     pub fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: self.addressed(transmit.destination),
-            src_ip: transmit.src_ip.map(|ip| self.addressed_ip(ip)),
-            ..transmit.clone()
-        };
-        match self.try_send(&transmit) {
-            Err(error) if lacks_offload(&error, &transmit) => {
-                self.send_one_by_one(&transmit, &error)
-            }
-            other => other,
-        }
+        self.sender.send(transmit)
     }
 
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let mut tries = PENDING_ERRORS;
-        loop {
-            match self
-                .state
-                .try_send(UdpSockRef::from(&self.socket), transmit)
-            {
-                // A pending ICMP error is reported by the next call in place of doing it.
-                Err(error) if tries > 0 && error.kind() == io::ErrorKind::ConnectionRefused => {
-                    tries -= 1
-                }
-                other => return other,
-            }
-        }
-    }
-
-    /// A driver can refuse segmentation at any time, not only at start: quinn-udp has then set
-    /// `max_segments` to 1, and this batch is the last.
-    fn send_one_by_one(&mut self, transmit: &Transmit<'_>, cause: &io::Error) -> io::Result<()> {
-        if !self.offload_lost {
-            self.offload_lost = true;
-            tracing::warn!(%cause, "segmentation offload failed; datagrams are sent one by one");
-        }
-        let segment = transmit
-            .segment_size
-            .unwrap_or(transmit.contents.len())
-            .max(1);
-        for (at, contents) in transmit.contents.chunks(segment).enumerate() {
-            let one = Transmit {
-                contents,
-                segment_size: None,
-                ..transmit.clone()
-            };
-            match self.try_send(&one) {
-                Err(error) if at == 0 => return Err(error),
-                // The rest is lost: sending the batch again would duplicate its beginning.
-                Err(_) => return Ok(()),
-                Ok(()) => {}
-            }
-        }
-        Ok(())
+    /// Another way to send from this socket, for another thread.
+    pub fn sender(&self) -> io::Result<UdpSender> {
+        UdpSender::new(self.sender.socket.try_clone()?, self.is_ipv6())
     }
 
     /// The MTU of the route to `remote` as the kernel knows it (IP layer), for this socket's mark.
@@ -318,28 +265,12 @@ impl Udp {
             None => BytesMut::zeroed(SLOT),
         }
     }
-
-    fn addressed(&self, to: SocketAddr) -> SocketAddr {
-        match to {
-            SocketAddr::V4(v4) if self.is_ipv6() => {
-                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
-            }
-            other => other,
-        }
-    }
-
-    fn addressed_ip(&self, ip: IpAddr) -> IpAddr {
-        match ip {
-            IpAddr::V4(v4) if self.is_ipv6() => v4.to_ipv6_mapped().into(),
-            other => other,
-        }
-    }
 }
 
 #[cfg(unix)]
 impl std::os::fd::AsFd for Udp {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.sender.socket.as_fd()
     }
 }
 
@@ -388,14 +319,6 @@ fn size_buffers(socket: &Socket, options: &UdpOptions) -> Buffers {
         send,
         capped: receive < options.receive_buffer || send < options.send_buffer,
     }
-}
-
-/// EIO and EINVAL are how drivers and old kernels refuse segmentation (quinn-udp, `unix.rs`).
-fn lacks_offload(error: &io::Error, transmit: &Transmit<'_>) -> bool {
-    let batch = transmit
-        .segment_size
-        .is_some_and(|segment| segment < transmit.contents.len());
-    batch && os::is_offload_refusal(error)
 }
 
 fn is_passing(error: &io::Error) -> bool {

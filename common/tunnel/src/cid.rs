@@ -5,26 +5,65 @@
 //! owns the connection. The hash lets a restarted gateway, which knows the key but no connection,
 //! answer its old clients with a stateless reset and ignore everybody else (RFC 9000 §10.3).
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::time::Duration;
 
-/// Generates the connection ids of one engine.
+/// Generates the connection ids of one link.
 pub(crate) struct EngineIds {
     engine: u8,
-    key: hmac::Key,
+    key: Arc<hmac::Key>,
     random: StdRng,
+    issued: Issued,
+}
+
+/// The ids generated since the last look, for whoever routes datagrams by them.
+///
+/// The generator belongs to quinn-proto, which tells nobody what it generated. One thread at a time
+/// has both ends, so the lock is never contended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Issued(Arc<Mutex<Vec<ConnectionId>>>);
+
+impl Issued {
+    /// Moves what was generated to `into`.
+    pub(crate) fn drain(&self, into: &mut Vec<ConnectionId>) {
+        into.append(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn push(&self, id: ConnectionId) {
+        let mut issued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        issued.push(id);
+    }
+}
+
+/// Where a datagram says it belongs: the destination connection id of its first packet (RFC 8999 §5).
+pub(crate) fn destination(datagram: &[u8]) -> Option<ConnectionId> {
+    let id = if datagram.first()? & LONG_HEADER != 0 {
+        let length = usize::from(*datagram.get(5)?);
+        datagram.get(6..6 + length).filter(|_| length <= MAX_ID)?
+    } else {
+        datagram.get(1..=HEAD + MARK)?
+    };
+    Some(ConnectionId::new(id))
+}
+
+/// The key that marks connection ids, from its bytes.
+pub(crate) fn marking_key(key: &[u8; 32]) -> Arc<hmac::Key> {
+    Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key))
 }
 
 impl EngineIds {
-    /// Ids of engine number `engine`, recognisable by `key`, random by `seed`.
-    pub(crate) fn new(engine: u8, key: &[u8; 32], seed: [u8; 32]) -> Self {
+    /// Ids of engine number `engine`, recognisable by `key`, random by `seed`, reported to `issued`.
+    pub(crate) fn new(engine: u8, key: Arc<hmac::Key>, seed: [u8; 32], issued: Issued) -> Self {
         Self {
             engine,
-            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+            key,
             random: StdRng::from_seed(seed),
+            issued,
         }
     }
 
@@ -43,7 +82,9 @@ impl ConnectionIdGenerator for EngineIds {
         self.random.fill_bytes(&mut id[1..HEAD]);
         let mark = self.mark(&id[..HEAD]);
         id[HEAD..].copy_from_slice(&mark);
-        ConnectionId::new(&id)
+        let id = ConnectionId::new(&id);
+        self.issued.push(id);
+        id
     }
 
     fn validate(&self, cid: &ConnectionId) -> Result<(), InvalidCid> {
@@ -65,6 +106,10 @@ impl ConnectionIdGenerator for EngineIds {
 
 /// The engine's number and the random part.
 const HEAD: usize = 5;
+/// The first bit of a long header (RFC 8999 §5.1).
+const LONG_HEADER: u8 = 0x80;
+/// The longest connection id of QUIC version 1 (RFC 9000 §17.2).
+const MAX_ID: usize = 20;
 /// One in 16 million packets of noise passes for ours; each costs at most one rate-limited reset.
 const MARK: usize = 3;
 
@@ -74,14 +119,47 @@ mod tests {
 
     #[test]
     fn an_id_is_recognised_by_the_key_alone_and_names_its_engine() {
-        let id = EngineIds::new(7, &[1; 32], [2; 32]).generate_cid();
+        let ids = |engine, key, seed| {
+            EngineIds::new(
+                engine,
+                marking_key(&[key; 32]),
+                [seed; 32],
+                Issued::default(),
+            )
+        };
+        let id = ids(7, 1, 2).generate_cid();
         assert_eq!(id[0], 7);
-        assert!(EngineIds::new(0, &[1; 32], [9; 32]).validate(&id).is_ok());
-        assert!(EngineIds::new(7, &[3; 32], [2; 32]).validate(&id).is_err());
-        assert!(
-            EngineIds::new(7, &[1; 32], [2; 32])
-                .validate(&ConnectionId::new(&[0; 4]))
-                .is_err()
-        );
+        assert!(ids(0, 1, 9).validate(&id).is_ok());
+        assert!(ids(7, 3, 2).validate(&id).is_err());
+        let short = ConnectionId::new(&[0; 4]);
+        assert!(ids(7, 1, 2).validate(&short).is_err());
+    }
+
+    #[test]
+    fn what_is_generated_is_reported_and_found_in_either_header() {
+        let issued = Issued::default();
+        let id = EngineIds::new(7, marking_key(&[1; 32]), [2; 32], issued.clone()).generate_cid();
+        let mut seen = Vec::new();
+        issued.drain(&mut seen);
+        assert_eq!(seen, [id]);
+        let short = [&[0x40][..], &id, &[1, 2, 3]].concat();
+        assert_eq!(destination(&short), Some(id));
+        let long = [&[0xc0, 0, 0, 0, 1, 8][..], &id, &[1, 2, 3]].concat();
+        assert_eq!(destination(&long), Some(id));
+    }
+
+    #[test]
+    fn a_datagram_that_ends_within_its_id_belongs_nowhere() {
+        for datagram in [
+            &[][..],
+            &[0x40],
+            &[0x40; 8],
+            &[0xc0; 5],
+            &[0xc0, 0, 0, 0, 1, 8, 1],
+        ] {
+            assert_eq!(destination(datagram), None, "{datagram:?}");
+        }
+        let too_long = [&[0xc0, 0, 0, 0, 1, 21][..], &[0; 40]].concat();
+        assert_eq!(destination(&too_long), None);
     }
 }

@@ -5,7 +5,7 @@
 //! Time comes in as an argument and never runs backwards.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,16 @@ use adit_core::dataplane::client::ClientView;
 use adit_core::dataplane::{Counters, TokenBucket};
 use adit_core::session::Assignment;
 use adit_core::session::client::{ClientControlConfig, Control};
-use bytes::{Bytes, BytesMut};
-use quinn_proto::{EcnCodepoint, Transmit, TransportConfig};
+use bytes::Bytes;
+use quinn_proto::{Transmit, TransportConfig};
 
 use crate::chunks::Chunks;
+use crate::endpoints::Endpoints;
 use crate::link::Notice;
-use crate::links::{Key, Links, Routed};
+use crate::links::{Datagram, Key, Links};
 use crate::path::InnerMtu;
 use crate::tls::{HandshakeFacts, QuicClient};
-use crate::transport::{EngineKeys, Limits, endpoint_config, transport_config};
+use crate::transport::{EngineKeys, Limits, transport_config};
 
 mod data;
 mod dial;
@@ -88,6 +89,7 @@ pub enum ClientState {
 /// The client's engine.
 pub struct Client {
     links: Links<Control>,
+    endpoints: Endpoints,
     control: ClientControlConfig,
     tls: Arc<QuicClient>,
     transport: Arc<TransportConfig>,
@@ -143,9 +145,9 @@ impl Client {
     /// A client that asks for gateway addresses first.
     #[must_use]
     pub fn new(now: Instant, config: ClientConfig) -> Self {
-        let endpoint = endpoint_config(&config.keys, &config.limits);
         Self {
-            links: Links::new(endpoint, None),
+            links: Links::new(),
+            endpoints: Endpoints::new(&config.keys, &config.limits),
             control: ClientControlConfig::new(config.authority),
             tls: config.tls,
             transport: transport_config(&config.limits),
@@ -163,17 +165,17 @@ impl Client {
     }
 
     /// One UDP datagram from outside.
-    pub fn handle_udp(
-        &mut self,
-        now: Instant,
-        remote: SocketAddr,
-        local_ip: Option<IpAddr>,
-        ecn: Option<EcnCodepoint>,
-        datagram: BytesMut,
-    ) {
-        match self.links.handle_udp(now, remote, local_ip, ecn, datagram) {
-            Routed::New(incoming) => self.links.refuse(*incoming),
-            Routed::Known | Routed::Done => {}
+    pub fn handle_udp(&mut self, now: Instant, datagram: Datagram) {
+        let Err(datagram) = self.links.handle_udp(now, datagram) else {
+            return;
+        };
+        // A stateless reset (RFC 9000 §10.3) names nobody; the link it is for knows its token.
+        let keys: Vec<Key> = self.links.keys().collect();
+        for key in keys {
+            let link = self.links.get(key);
+            if link.is_some_and(|link| link.connection.remote_address() == datagram.remote) {
+                self.links.handle_udp_of(now, key, datagram.clone());
+            }
         }
     }
 

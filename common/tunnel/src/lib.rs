@@ -1,10 +1,10 @@
 //! The tunnel's engine: QUIC connections, HTTP/3 control and the packet path of both roles.
 //!
-//! Sans-IO: [`Gateway`] and [`Client`] take datagrams, IP packets and the time, and give back
+//! Sans-IO: [`Reception`], [`Gateway`] and [`Client`] take datagrams, IP packets and the time, and give back
 //! datagrams, IP packets, events and deadlines. They open no socket and read no clock, so the
 //! whole tunnel, both ends, runs in simulation.
 //!
-//! One call sequence holds for both: feed any number of inputs, call `handle_timeout(now)` once,
+//! One call sequence holds for all: feed any number of inputs, call `handle_timeout(now)` once,
 //! drain `poll_transmit`, `poll_inside` and `poll_event`, then sleep until `poll_timeout`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -16,11 +16,14 @@ mod chunks;
 mod cid;
 mod client;
 mod congestion;
+mod endpoints;
 mod epoch;
 mod gateway;
+mod linger;
 mod link;
 mod links;
 mod path;
+mod reception;
 mod refusal;
 mod transport;
 
@@ -28,10 +31,11 @@ pub use adit_core::offload::Offload;
 pub use client::{Client, ClientConfig, ClientEvent, ClientState};
 pub use epoch::Epoch;
 pub use gateway::{
-    Census, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, SecondConnection, SessionId,
-    SessionInfo,
+    Census, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, SessionId, SessionInfo,
 };
+pub use links::Datagram;
 pub use quinn_proto::{EcnCodepoint, Transmit};
+pub use reception::{Arrival, Reception, ReceptionConfig, SecondConnection, ToEngine, ToReception};
 pub use transport::{EngineKeys, Limits, MIN_UDP_PAYLOAD};
 
 /// Spare bytes in front of every packet from inside, room for any HTTP datagram prefix: a quarter

@@ -1,4 +1,5 @@
-//! One QUIC connection and the control machine that speaks HTTP/3 over its streams.
+//! One QUIC connection, complete with its endpoint and the control machine that speaks HTTP/3 over
+//! its streams: a link can move from one table, and one thread, to another.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,11 +7,14 @@ use std::time::{Duration, Instant};
 use adit_core::session::Action;
 use bytes::{Buf, Bytes};
 use quinn_proto::{
-    Connection, ConnectionError, Dir, Event, ReadError, SendDatagramError, StreamEvent, StreamId,
-    Streams, VarInt, WriteError,
+    Connection, ConnectionError, ConnectionHandle, ConnectionId, DatagramEvent, Dir, Endpoint,
+    Event, ReadError, SendDatagramError, StreamEvent, StreamId, Streams, Transmit, VarInt,
+    WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
+use crate::cid::Issued;
+use crate::links::Datagram;
 use crate::tls::HandshakeFacts;
 
 /// A control machine of `adit_core::session`, as the link needs it.
@@ -42,6 +46,12 @@ pub(crate) enum Notice<R> {
 
 pub(crate) struct Link<M> {
     pub(crate) connection: Connection,
+    /// Knows this connection and no other.
+    endpoint: Endpoint,
+    handle: ConnectionHandle,
+    issued: Issued,
+    /// Every connection id that leads here, the one of the client's first packet included.
+    ids: Vec<ConnectionId>,
     /// Tells this link from an earlier one at the same place in the table.
     pub(crate) serial: u64,
     /// Present from the end of the handshake on.
@@ -58,13 +68,68 @@ struct Write {
 }
 
 impl<M: Machine> Link<M> {
-    pub(crate) fn new(connection: Connection, serial: u64, now: Instant) -> Self {
+    /// A link of the only connection that `endpoint` has; `ids` lead to it besides those `issued`.
+    pub(crate) fn new(
+        now: Instant,
+        serial: u64,
+        endpoint: Endpoint,
+        (handle, connection): (ConnectionHandle, Connection),
+        issued: Issued,
+        mut ids: Vec<ConnectionId>,
+    ) -> Self {
+        issued.drain(&mut ids);
         Self {
             connection,
+            endpoint,
+            handle,
+            issued,
+            ids,
             serial,
             machine: None,
             writes: BTreeMap::new(),
             handshake_deadline: Some(now + HANDSHAKE_TIMEOUT),
+        }
+    }
+
+    /// Every connection id that leads to this link.
+    pub(crate) fn ids(&self) -> &[ConnectionId] {
+        &self.ids
+    }
+
+    /// The ids issued since the last call, or since the link was made.
+    pub(crate) fn new_ids(&mut self) -> &[ConnectionId] {
+        let known = self.ids.len();
+        self.issued.drain(&mut self.ids);
+        &self.ids[known..]
+    }
+
+    /// Takes a datagram; the answer to one that is none of the connection's goes to `buf`.
+    pub(crate) fn handle_udp(
+        &mut self,
+        now: Instant,
+        datagram: Datagram,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        let Datagram {
+            remote,
+            local_ip,
+            ecn,
+            data,
+        } = datagram;
+        match self
+            .endpoint
+            .handle(now, remote, local_ip, ecn, data, buf)?
+        {
+            DatagramEvent::ConnectionEvent(_, event) => {
+                self.connection.handle_event(event);
+                None
+            }
+            // An id of ours in the first packet of somebody's new connection.
+            DatagramEvent::NewConnection(incoming) => {
+                self.endpoint.ignore(incoming);
+                None
+            }
+            DatagramEvent::Response(transmit) => Some(transmit),
         }
     }
 
@@ -132,13 +197,14 @@ impl<M: Machine> Link<M> {
         }
     }
 
-    /// Moves stream data and actions between connection and machine until neither has more.
+    /// Moves events, stream data and actions between endpoint, connection and machine until none has
+    /// more. Returns whether the connection is drained: it is over, and the link can be dropped.
     pub(crate) fn service(
         &mut self,
         now: Instant,
         config: &M::Config,
         notices: &mut Vec<Notice<M::Report>>,
-    ) {
+    ) -> bool {
         loop {
             let mut progress = false;
             while let Some(event) = self.connection.poll() {
@@ -149,8 +215,19 @@ impl<M: Machine> Link<M> {
             while let Some(report) = self.machine.as_mut().and_then(Machine::poll_report) {
                 notices.push(Notice::Report(report));
             }
+            while let Some(event) = self.connection.poll_endpoint_events() {
+                progress = true;
+                let drained = event.is_drained();
+                let answer = self.endpoint.handle_event(self.handle, event);
+                if drained {
+                    return true;
+                }
+                if let Some(answer) = answer {
+                    self.connection.handle_event(answer);
+                }
+            }
             if !progress {
-                break;
+                return false;
             }
         }
     }

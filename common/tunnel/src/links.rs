@@ -1,43 +1,46 @@
-//! All connections of one UDP socket: routing of datagrams, timers, and transmission in turn.
+//! A table of links: routing of datagrams by connection id, timers, and transmission in turn.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use adit_core::dataplane::DropReason;
 use bytes::{Bytes, BytesMut};
-use quinn_proto::{
-    ClientConfig, ConnectError, Connection, ConnectionHandle, DatagramEvent, EcnCodepoint,
-    Endpoint, EndpointConfig, Incoming, SendDatagramError, ServerConfig, Transmit,
-};
+use quinn_proto::{ConnectionId, EcnCodepoint, SendDatagramError, Transmit};
 
+use crate::cid;
 use crate::link::{Link, Machine, Notice};
 
-/// A connection's place in the table. Reused after the connection is drained, never before.
+/// A link's place in the table. Reused after the link is drained or taken, never before.
 pub(crate) type Key = usize;
 
-/// What one UDP datagram was.
-pub(crate) enum Routed {
-    /// It belongs to a connection, which will be serviced.
-    Known,
-    /// Somebody wants to connect.
-    New(Box<Incoming>),
-    /// It was answered or ignored.
-    Done,
+/// One UDP datagram from outside.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    /// Who sent it.
+    pub remote: SocketAddr,
+    /// The address of ours it was sent to, if the system tells.
+    pub local_ip: Option<IpAddr>,
+    /// Its ECN mark.
+    pub ecn: Option<EcnCodepoint>,
+    /// Its bytes.
+    pub data: BytesMut,
 }
 
 pub(crate) struct Links<M> {
-    endpoint: Endpoint,
     slots: Vec<Option<Slot<M>>>,
+    free: Vec<Key>,
+    /// Whose each connection id is.
+    routes: HashMap<ConnectionId, Key>,
+    /// Where the last datagram went: most come in batches.
+    last_route: Option<(ConnectionId, Key)>,
     timers: BTreeSet<(Instant, Key)>,
-    /// Connections with events to look at.
+    /// Links with events to look at.
     unserviced: VecDeque<Key>,
-    /// Connections that may have something to send.
+    /// Links that may have something to send.
     unsent: VecDeque<Key>,
-    /// Answers of the endpoint itself: version negotiation, Retry, refusals, resets.
+    /// Answers outside of any connection: version negotiation, Retry, refusals, resets.
     responses: VecDeque<(Transmit, Vec<u8>)>,
-    next_serial: u64,
     full_batch: bool,
 }
 
@@ -51,15 +54,16 @@ struct Slot<M> {
 }
 
 impl<M: Machine> Links<M> {
-    pub(crate) fn new(config: Arc<EndpointConfig>, server: Option<Arc<ServerConfig>>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            endpoint: Endpoint::new(config, server, true, None),
             slots: Vec::new(),
+            free: Vec::new(),
+            routes: HashMap::new(),
+            last_route: None,
             timers: BTreeSet::new(),
             unserviced: VecDeque::new(),
             unsent: VecDeque::new(),
             responses: VecDeque::new(),
-            next_serial: 0,
             full_batch: false,
         }
     }
@@ -81,81 +85,77 @@ impl<M: Machine> Links<M> {
             .filter_map(|(key, slot)| slot.as_ref().map(|_| key))
     }
 
-    /// Connections in any state, closing ones included.
-    pub(crate) fn open_connections(&self) -> usize {
-        self.endpoint.open_connections()
+    /// Links in any state, closing ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
-    pub(crate) fn handle_udp(
-        &mut self,
-        now: Instant,
-        remote: SocketAddr,
-        local_ip: Option<IpAddr>,
-        ecn: Option<EcnCodepoint>,
-        datagram: BytesMut,
-    ) -> Routed {
+    /// Hands a datagram to the link it belongs to; gives it back if there is none.
+    pub(crate) fn handle_udp(&mut self, now: Instant, datagram: Datagram) -> Result<(), Datagram> {
+        let Some(id) = cid::destination(&datagram.data) else {
+            return Err(datagram);
+        };
+        let key = match self.last_route {
+            Some((last, key)) if last == id => key,
+            _ => match self.routes.get(&id) {
+                Some(&key) => key,
+                None => return Err(datagram),
+            },
+        };
+        self.last_route = Some((id, key));
+        self.handle_udp_of(now, key, datagram);
+        Ok(())
+    }
+
+    /// Hands a datagram to a link whatever its connection id.
+    pub(crate) fn handle_udp_of(&mut self, now: Instant, key: Key, datagram: Datagram) {
+        let Some(slot) = self.slots.get_mut(key).and_then(Option::as_mut) else {
+            return;
+        };
         let mut buf = Vec::new();
-        match self
-            .endpoint
-            .handle(now, remote, local_ip, ecn, datagram, &mut buf)
-        {
-            Some(DatagramEvent::ConnectionEvent(ConnectionHandle(key), event)) => {
-                if let Some(slot) = self.slots.get_mut(key).and_then(Option::as_mut) {
-                    slot.link.connection.handle_event(event);
-                    self.mark(key);
-                }
-                Routed::Known
-            }
-            Some(DatagramEvent::NewConnection(incoming)) => Routed::New(Box::new(incoming)),
-            Some(DatagramEvent::Response(transmit)) => {
-                self.responses.push_back((transmit, buf));
-                Routed::Done
-            }
-            None => Routed::Done,
+        if let Some(transmit) = slot.link.handle_udp(now, datagram, &mut buf) {
+            self.responses.push_back((transmit, buf));
         }
+        self.mark(key);
     }
 
-    pub(crate) fn accept(&mut self, now: Instant, incoming: Incoming) -> Option<Key> {
-        let mut buf = Vec::new();
-        match self.endpoint.accept(incoming, now, &mut buf, None) {
-            Ok((ConnectionHandle(key), connection)) => {
-                self.insert(now, key, connection);
-                Some(key)
-            }
-            Err(error) => {
-                if let Some(transmit) = error.response {
-                    self.responses.push_back((transmit, buf));
-                }
-                None
-            }
+    /// Sends an answer that belongs to no connection.
+    pub(crate) fn respond(&mut self, transmit: Transmit, bytes: Vec<u8>) {
+        self.responses.push_back((transmit, bytes));
+    }
+
+    /// Takes a link in; it will be serviced and polled for transmits.
+    pub(crate) fn insert(&mut self, link: Link<M>) -> Key {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        for id in link.ids() {
+            self.routes.insert(*id, key);
         }
+        self.slots[key] = Some(Slot {
+            link,
+            timeout: None,
+            unserviced: false,
+            unsent: false,
+            queued: 0,
+        });
+        self.mark(key);
+        key
     }
 
-    pub(crate) fn retry(&mut self, incoming: Incoming) {
-        let mut buf = Vec::new();
-        match self.endpoint.retry(incoming, &mut buf) {
-            Ok(transmit) => self.responses.push_back((transmit, buf)),
-            Err(error) => self.endpoint.ignore(error.into_incoming()),
+    /// Takes a link out; nothing of it stays here.
+    pub(crate) fn take(&mut self, key: Key) -> Option<Link<M>> {
+        let slot = self.slots.get_mut(key)?.take()?;
+        self.free.push(key);
+        if let Some(due) = slot.timeout {
+            self.timers.remove(&(due, key));
         }
-    }
-
-    pub(crate) fn refuse(&mut self, incoming: Incoming) {
-        let mut buf = Vec::new();
-        let transmit = self.endpoint.refuse(incoming, &mut buf);
-        self.responses.push_back((transmit, buf));
-    }
-
-    pub(crate) fn connect(
-        &mut self,
-        now: Instant,
-        config: ClientConfig,
-        remote: SocketAddr,
-        server_name: &str,
-    ) -> Result<Key, ConnectError> {
-        let (ConnectionHandle(key), connection) =
-            self.endpoint.connect(now, config, remote, server_name)?;
-        self.insert(now, key, connection);
-        Ok(key)
+        for id in slot.link.ids() {
+            self.routes.remove(id);
+        }
+        self.last_route = None;
+        Some(slot.link)
     }
 
     pub(crate) fn close(&mut self, now: Instant, key: Key, code: u64, reason: &str) {
@@ -234,29 +234,15 @@ impl<M: Machine> Links<M> {
             return Some(key);
         };
         slot.unserviced = false;
-        loop {
-            slot.link.service(now, config, notices);
-            let mut quiet = true;
-            while let Some(event) = slot.link.connection.poll_endpoint_events() {
-                quiet = false;
-                let drained = event.is_drained();
-                let answer = self.endpoint.handle_event(ConnectionHandle(key), event);
-                if drained {
-                    if let Some(due) = slot.timeout {
-                        self.timers.remove(&(due, key));
-                    }
-                    self.slots[key] = None;
-                    return Some(key);
-                }
-                if let Some(answer) = answer {
-                    slot.link.connection.handle_event(answer);
-                }
-            }
-            if quiet {
-                break;
-            }
+        let drained = slot.link.service(now, config, notices);
+        for id in slot.link.new_ids() {
+            self.routes.insert(*id, key);
         }
-        self.rearm(key);
+        if drained {
+            self.take(key);
+        } else {
+            self.rearm(key);
+        }
         Some(key)
     }
 
@@ -303,22 +289,6 @@ impl<M: Machine> Links<M> {
             kept.push_back((transmit, buf.clone()));
         }
         self.responses = kept;
-    }
-
-    fn insert(&mut self, now: Instant, key: Key, connection: Connection) {
-        let link = Link::new(connection, self.next_serial, now);
-        self.next_serial += 1;
-        if self.slots.len() <= key {
-            self.slots.resize_with(key + 1, || None);
-        }
-        self.slots[key] = Some(Slot {
-            link,
-            timeout: None,
-            unserviced: false,
-            unsent: false,
-            queued: 0,
-        });
-        self.mark(key);
     }
 
     fn mark(&mut self, key: Key) {

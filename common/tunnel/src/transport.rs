@@ -8,17 +8,14 @@ use quinn_proto::{
     AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
 };
 
-use crate::cid::EngineIds;
 use crate::congestion::RelayFactory;
 
-/// The secrets that must outlive a restart, and the engine's number.
+/// The secrets that must outlive a restart, and a seed.
 ///
 /// With the same keys a restarted gateway recognises its old clients' connection ids and resets
 /// them at once, rather than leaving them to an idle timeout.
 #[derive(Clone)]
 pub struct EngineKeys {
-    /// Number of the engine within its gateway; part of every connection id.
-    pub engine: u8,
     /// Marks connection ids as ours.
     pub cid_key: [u8; 32],
     /// Derives stateless-reset tokens (RFC 9000 §10.3).
@@ -40,17 +37,15 @@ pub struct Limits {
     pub keep_alive: Option<Duration>,
 }
 
-pub(crate) fn endpoint_config(keys: &EngineKeys, limits: &Limits) -> Arc<EndpointConfig> {
+/// What all links of a process have in common, connection ids and seeds apart.
+pub(crate) fn endpoint_config(keys: &EngineKeys, limits: &Limits) -> EndpointConfig {
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &keys.reset_key);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
-    let ids = keys.clone();
-    config.cid_generator(move || Box::new(EngineIds::new(ids.engine, &ids.cid_key, ids.seed)));
-    config.rng_seed(Some(keys.seed));
     // The grease bit costs a random number per packet and hides nothing from a firewall.
     config.grease_quic_bit(false);
     // Below 1200 the setter refuses, and so does QUIC: the default is the right answer then.
     let _ = config.max_udp_payload_size(limits.max_udp_payload.max(MIN_UDP_PAYLOAD));
-    Arc::new(config)
+    config
 }
 
 pub(crate) fn transport_config(limits: &Limits) -> Arc<TransportConfig> {

@@ -53,8 +53,12 @@ impl Client {
             let gateway = self.gateways[candidate];
             let mut config = quinn_proto::ClientConfig::new(Arc::clone(&self.tls) as _);
             config.transport_config(Arc::clone(&self.transport));
-            match self.links.connect(now, config, gateway, &self.server_name) {
-                Ok(key) => {
+            let link = self
+                .endpoints
+                .connect(now, config, gateway, &self.server_name);
+            match link {
+                Ok(link) => {
+                    let key = self.links.insert(link);
                     let last = candidate + 1 == self.gateways.len();
                     let patience = if last { LAST_PATIENCE } else { PATIENCE };
                     self.phase = Phase::Dialing {

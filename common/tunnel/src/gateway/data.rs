@@ -82,7 +82,8 @@ impl Gateway {
         else {
             return self.totals.to_client.drop(DropReason::Malformed);
         };
-        let longest = segments.map_or(packet.bytes().len(), |segments| segments.longest());
+        let length = packet.bytes().len();
+        let longest = segments.map_or(length, |segments| segments.longest());
         let view = View {
             owners: &self.owners,
             sessions: &self.sessions,
@@ -196,7 +197,7 @@ impl Gateway {
             Err(error) if error.closes_the_connection() => {
                 let code = adit_core::h3::ErrorCode::Datagram.code();
                 let reason = error.to_string();
-                self.forget_session(now, key, &reason);
+                self.forget_session(key, &reason);
                 self.links.close(now, key, code, &reason);
                 return;
             }

@@ -39,9 +39,9 @@ impl Gateway {
     #[must_use]
     pub fn census(&self) -> Census {
         Census {
-            connections: self.links.open_connections(),
-            sessions: self.by_principal.len(),
-            handshakes: self.handshakes.len(),
+            connections: self.links.len(),
+            sessions: self.by_id.len(),
+            handshakes: 0,
             prefixes: self.owners.len(),
         }
     }
@@ -71,7 +71,7 @@ impl Gateway {
             listen: String::new(),
             now: self.epoch.unix(now),
             sessions,
-            connections: self.links.open_connections(),
+            connections: self.links.len(),
             total: Traffic::from(&self.counters()),
             refused_by_device: 0,
         }

@@ -9,6 +9,7 @@ use adit_core::identity::Identity;
 use adit_core::session::Assignment;
 use ipnet::IpNet;
 
+use crate::epoch::Epoch;
 use crate::path::{InnerMtu, Ipv6};
 
 /// A session's number, never used again while the gateway runs.
@@ -28,7 +29,8 @@ pub struct SessionInfo {
     pub remote: SocketAddr,
 }
 
-pub(super) struct Session {
+/// What an engine knows of an admitted client, its link apart.
+pub(crate) struct Session {
     pub(super) id: SessionId,
     pub(super) identity: Identity,
     pub(super) grant: Grant,
@@ -44,6 +46,30 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// A session that nothing has passed yet.
+    pub(crate) fn new(
+        now: Instant,
+        id: SessionId,
+        identity: Identity,
+        grant: Grant,
+        stream: u64,
+        mtu: InnerMtu,
+        epoch: &Epoch,
+    ) -> Self {
+        Self {
+            id,
+            deadline: epoch.instant_of(identity.not_after),
+            identity,
+            grant,
+            stream,
+            since_unix: epoch.unix(now),
+            ipv6: mtu.ipv6(now),
+            mtu,
+            counters: Counters::default(),
+            answers: answer_limit(now),
+        }
+    }
+
     pub(super) fn info(&self, remote: SocketAddr) -> SessionInfo {
         SessionInfo {
             id: self.id,
@@ -54,33 +80,31 @@ impl Session {
     }
 
     /// What the client is told: IPv6 only where the path carries it.
-    pub(super) fn assignment(&self) -> Assignment {
-        assignment(&self.grant, self.ipv6)
+    pub(crate) fn assignment(&self) -> Assignment {
+        let carried = |v4: bool| v4 || self.ipv6 == Ipv6::Fits;
+        Assignment {
+            addresses: self
+                .grant
+                .addresses
+                .iter()
+                .filter(|prefix| carried(prefix.addr().is_ipv4()))
+                .copied()
+                .collect(),
+            routes: self
+                .grant
+                .routes
+                .iter()
+                .filter(|range| carried(range.start().is_ipv4()))
+                .cloned()
+                .collect(),
+            v6_pending: self.ipv6 == Ipv6::Pending,
+        }
     }
 
     /// When the session needs a look without anything arriving.
     pub(super) fn timeout(&self) -> Option<Instant> {
         let settles = (self.ipv6 == Ipv6::Pending).then(|| self.mtu.settles_at());
         [self.deadline, settles].into_iter().flatten().min()
-    }
-}
-
-pub(super) fn assignment(grant: &Grant, ipv6: Ipv6) -> Assignment {
-    let carried = |v4: bool| v4 || ipv6 == Ipv6::Fits;
-    Assignment {
-        addresses: grant
-            .addresses
-            .iter()
-            .filter(|prefix| carried(prefix.addr().is_ipv4()))
-            .copied()
-            .collect(),
-        routes: grant
-            .routes
-            .iter()
-            .filter(|range| carried(range.start().is_ipv4()))
-            .cloned()
-            .collect(),
-        v6_pending: ipv6 == Ipv6::Pending,
     }
 }
 

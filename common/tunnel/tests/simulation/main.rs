@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod house;
 mod link;
 mod lives;
 mod mtu;

@@ -18,13 +18,14 @@ use adit_core::admission::Admission;
 use adit_core::policy::Policy;
 use adit_tunnel::tls::{self, Algorithms, Authorities, Authority, Credentials, GatewayVerifier};
 use adit_tunnel::{
-    Client, ClientConfig, ClientEvent, EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent,
-    HEADROOM, InsideAddresses, Limits, Offload, SecondConnection,
+    Client, ClientConfig, ClientEvent, Datagram, EngineKeys, Epoch, GatewayConfig, GatewayEvent,
+    HEADROOM, InsideAddresses, Limits, Offload, ReceptionConfig, SecondConnection,
 };
 use bytes::BytesMut;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
+use super::house::House;
 use super::link::{Conditions, Path};
 use super::pki::Pki;
 
@@ -34,7 +35,7 @@ pub const START: i64 = 1_767_225_600;
 pub struct World {
     pub now: Instant,
     pub epoch: Epoch,
-    pub gateway: Option<Gateway>,
+    pub gateway: Option<House>,
     pub gateway_events: Vec<GatewayEvent>,
     /// Packets that left the gateway towards the office.
     pub office: Vec<Vec<u8>>,
@@ -125,20 +126,24 @@ impl World {
         ];
         let mut admission = Admission::new(Arc::clone(&self.policy), &inside);
         admission.restore(leases);
-        self.gateway = Some(Gateway::new(GatewayConfig {
+        let reception = ReceptionConfig {
             keys: keys(0, self.incarnation),
             limits: limits(None),
             tls,
             authorities,
             admission,
+            tunnel_mtu: 1400,
+            second_connection: self.second_connection,
+            epoch: self.epoch,
+        };
+        let gateway = GatewayConfig {
             inside: InsideAddresses {
                 v4: Some("10.99.0.1".parse().unwrap()),
                 v6: Some("fd00:ad17::1".parse().unwrap()),
             },
-            tunnel_mtu: 1400,
-            second_connection: self.second_connection,
             epoch: self.epoch,
-        }));
+        };
+        self.gateway = Some(House::new(reception, gateway));
     }
 
     /// Adds a client with a certificate for `principal`; it starts to dial.
@@ -192,7 +197,7 @@ impl World {
         self.clients[client].address = address;
     }
 
-    pub fn gateway(&mut self) -> &mut Gateway {
+    pub fn gateway(&mut self) -> &mut House {
         self.gateway.as_mut().unwrap()
     }
 
@@ -236,7 +241,7 @@ impl World {
 
     fn next_instant(&self) -> Option<Instant> {
         let delivery = self.deliveries.peek().map(|Reverse(next)| next.at);
-        let gateway = self.gateway.as_ref().and_then(Gateway::poll_timeout);
+        let gateway = self.gateway.as_ref().and_then(House::poll_timeout);
         let clients = self
             .clients
             .iter()
@@ -254,13 +259,18 @@ impl World {
             let Reverse(Delivery {
                 from, to, bytes, ..
             }) = self.deliveries.pop().unwrap();
-            let data = BytesMut::from(bytes.as_slice());
+            let datagram = Datagram {
+                remote: from,
+                local_ip: None,
+                ecn: None,
+                data: BytesMut::from(bytes.as_slice()),
+            };
             if to == GATEWAY.parse().unwrap() {
                 if let Some(gateway) = &mut self.gateway {
-                    gateway.handle_udp(now, from, None, None, data);
+                    gateway.handle_udp(now, datagram);
                 }
             } else if let Some(host) = self.clients.iter_mut().find(|host| host.address == to) {
-                host.engine.handle_udp(now, from, None, None, data);
+                host.engine.handle_udp(now, datagram);
             }
         }
         let mut buf = Vec::new();
@@ -364,7 +374,6 @@ fn keys(host: u8, incarnation: u8) -> EngineKeys {
     seed[0] = host;
     seed[1] = incarnation;
     EngineKeys {
-        engine: 0,
         cid_key: [host; 32],
         reset_key: [host; 32],
         seed,

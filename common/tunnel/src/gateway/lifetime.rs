@@ -1,0 +1,107 @@
+//! The life of a session on its engine: it arrives, follows its path, and ends.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use adit_core::close::RefusalKind;
+use adit_core::session::gateway::Control;
+
+use super::{Gateway, GatewayEvent, Session};
+use crate::link::Link;
+use crate::links::Key;
+use crate::path::Ipv6;
+use crate::reception::ToReception;
+
+impl Gateway {
+    pub(super) fn open(&mut self, link: Link<Control>, session: Session) {
+        let remote = link.connection.remote_address();
+        let key = self.links.insert(link);
+        for prefix in &session.grant.addresses {
+            self.owners.insert(*prefix, key);
+        }
+        self.by_id.insert(session.id, key);
+        if let Some(due) = session.timeout() {
+            self.timers.insert((due, key));
+        }
+        self.events
+            .push_back(GatewayEvent::Opened(session.info(remote)));
+        if self.sessions.len() <= key {
+            self.sessions.resize_with(key + 1, || None);
+        }
+        self.sessions[key] = Some(session);
+    }
+
+    /// Ends a link with its session, telling both ends why.
+    pub(super) fn end(&mut self, now: Instant, key: Key, kind: RefusalKind) {
+        self.forget_session(key, kind.text());
+        self.links.close(now, key, kind.code(), kind.text());
+    }
+
+    /// Takes back everything a session holds. The link itself is the caller's to close.
+    pub(super) fn forget_session(&mut self, key: Key, reason: &str) {
+        let Some(session) = self.sessions.get_mut(key).and_then(Option::take) else {
+            return;
+        };
+        for prefix in &session.grant.addresses {
+            self.owners.remove(prefix, key);
+        }
+        self.by_id.remove(&session.id);
+        if let Some(due) = session.timeout() {
+            self.timers.remove(&(due, key));
+        }
+        self.totals.add(&session.counters);
+        let remote = self.links.get(key).map_or_else(
+            || SocketAddr::from(([0, 0, 0, 0], 0)),
+            |link| link.connection.remote_address(),
+        );
+        self.events.push_back(GatewayEvent::Closed {
+            session: session.info(remote),
+            reason: reason.to_owned(),
+        });
+        self.messages.push_back(ToReception::Ended {
+            session: session.id,
+            principal: session.grant.principal,
+        });
+    }
+
+    pub(super) fn handle_session_timeout(&mut self, now: Instant, key: Key) {
+        let Some(session) = self.session(key) else {
+            return;
+        };
+        if session.deadline.is_some_and(|deadline| deadline <= now) {
+            self.end(now, key, RefusalKind::SessionExpired);
+        } else {
+            self.follow_path(now, key);
+        }
+    }
+
+    /// Adopts QUIC's current limit and gives or takes IPv6 accordingly.
+    pub(super) fn follow_path(&mut self, now: Instant, key: Key) {
+        let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(max_datagram) = self.links.max_datagram(key) else {
+            return;
+        };
+        let before = session.timeout();
+        session.mtu.update(now, max_datagram);
+        let ipv6 = session.mtu.ipv6(now);
+        // IPv6 that was given is taken back only when the path is known to be too small.
+        if ipv6 != session.ipv6 && !(session.ipv6 != Ipv6::Pending && ipv6 == Ipv6::Pending) {
+            session.ipv6 = ipv6;
+            let assignment = session.assignment();
+            if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
+                machine.assign(&assignment);
+            }
+        }
+        let after = session.timeout();
+        if before != after {
+            if let Some(due) = before {
+                self.timers.remove(&(due, key));
+            }
+            if let Some(due) = after {
+                self.timers.insert((due, key));
+            }
+        }
+    }
+}

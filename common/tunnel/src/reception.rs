@@ -1,0 +1,404 @@
+//! The gateway's front desk: from somebody's first datagram to a session, or to a refusal.
+//!
+//! ```text
+//! engine ─ datagram of nobody's ─► Reception ─ handshake ─ certificate ─ request ─ policy, lease ─┐
+//! engine ◄─ Arrival: link and session ───────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! All that is slow about a connection happens here, on a thread of its own: key exchange, the
+//! verification of chains, the reading of certificates, policy. The packet path sees a link for the
+//! first time when it is admitted. Address validation (Retry) above a threshold, a bound on
+//! handshakes, stateless resets and version negotiation are here as well.
+//!
+//! Contract: after any number of `handle_*` calls, call [`Reception::handle_timeout`] once and then
+//! drain `poll_transmit`, `poll_message` and `poll_event`; sleep until `poll_timeout` or input.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_core::admission::Admission;
+use adit_core::close::RefusalKind;
+use adit_core::dataplane::{Counters, DropReason};
+use adit_core::identity::Principal;
+use adit_core::session::gateway::{Control, GatewayControlConfig, GatewayEvent as Report};
+use adit_core::table::leases::LeaseEntry;
+use adit_core::wire::datagram;
+use quinn_proto::{ConnectionId, DatagramEvent, Endpoint, ServerConfig, Transmit};
+
+use crate::cid;
+use crate::endpoints::Endpoints;
+use crate::epoch::Epoch;
+use crate::gateway::{Census, GatewayEvent, Session, SessionId};
+use crate::linger::Lingering;
+use crate::link::{Link, Notice};
+use crate::links::{Datagram, Key, Links};
+use crate::tls::{Authorities, QuicServer};
+use crate::transport::{EngineKeys, Limits, transport_config};
+
+mod admit;
+
+/// What to do when a principal that has a session opens another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecondConnection {
+    /// The new one wins: right for a laptop whose old connection died unnoticed.
+    #[default]
+    Replace,
+    /// The old one wins: right where a copied certificate should be noticed.
+    Refuse,
+}
+
+/// Everything the front desk is made of.
+pub struct ReceptionConfig {
+    /// Keys and a seed.
+    pub keys: EngineKeys,
+    /// Limits of this machine.
+    pub limits: Limits,
+    /// TLS with mandatory client certificates.
+    pub tls: Arc<QuicServer>,
+    /// The authorities behind the TLS configuration, asked again for the identity.
+    pub authorities: Arc<Authorities>,
+    /// Policy and leases.
+    pub admission: Admission,
+    /// MTU of the TUN device.
+    pub tunnel_mtu: u16,
+    /// Replace or refuse.
+    pub second_connection: SecondConnection,
+    /// The calendar.
+    pub epoch: Epoch,
+}
+
+/// What the front desk tells the engine that carries the packets, in this order.
+pub enum ToEngine {
+    /// A session that was admitted.
+    Arrival(Box<Arrival>),
+    /// A session is to end.
+    Dismissal {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        kind: RefusalKind,
+    },
+    /// A datagram of a link that has arrived meanwhile.
+    Datagram(Datagram),
+}
+
+/// What an engine tells the front desk.
+pub enum ToReception {
+    /// A datagram that belongs to no link of the engine.
+    Datagram(Datagram),
+    /// A session is over.
+    Ended {
+        /// Which.
+        session: SessionId,
+        /// Whose it was.
+        principal: Principal,
+    },
+}
+
+/// An admitted session with its link.
+pub struct Arrival {
+    pub(crate) link: Link<Control>,
+    pub(crate) session: Session,
+}
+
+/// The front desk.
+pub struct Reception {
+    links: Links<Control>,
+    endpoints: Endpoints,
+    server: Arc<ServerConfig>,
+    /// Answers what belongs to no connection: stateless resets, version negotiation.
+    door: Endpoint,
+    control: GatewayControlConfig,
+    admission: Admission,
+    authorities: Arc<Authorities>,
+    second_connection: SecondConnection,
+    tunnel_mtu: u16,
+    epoch: Epoch,
+    next_id: u64,
+    sessions: BTreeMap<Principal, SessionId>,
+    /// Links still in their handshake, to be counted against a flood.
+    handshakes: BTreeSet<Key>,
+    lingering: Lingering,
+    departed: Departed,
+    messages: VecDeque<ToEngine>,
+    events: VecDeque<GatewayEvent>,
+    /// Packets of whoever has no session yet.
+    counters: Counters,
+}
+
+impl Reception {
+    /// A front desk that has seen nobody yet.
+    #[must_use]
+    pub fn new(config: ReceptionConfig) -> Self {
+        let mut server = ServerConfig::with_crypto(config.tls);
+        server.transport_config(transport_config(&config.limits));
+        let server = Arc::new(server);
+        let mut endpoints = Endpoints::new(&config.keys, &config.limits);
+        let (door, _) = endpoints.endpoint(ENGINE, Some(Arc::clone(&server)));
+        Self {
+            links: Links::new(),
+            endpoints,
+            server,
+            door,
+            control: GatewayControlConfig::default(),
+            admission: config.admission,
+            authorities: config.authorities,
+            second_connection: config.second_connection,
+            tunnel_mtu: config.tunnel_mtu,
+            epoch: config.epoch,
+            next_id: 1,
+            sessions: BTreeMap::new(),
+            handshakes: BTreeSet::new(),
+            lingering: Lingering::default(),
+            departed: Departed::default(),
+            messages: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What the engine has to say.
+    pub fn handle_message(&mut self, now: Instant, message: ToReception) {
+        match message {
+            ToReception::Datagram(datagram) => self.handle_datagram(now, datagram),
+            ToReception::Ended { session, principal } => {
+                // A newer session of the same principal has the lease now.
+                if self.sessions.get(&principal) == Some(&session) {
+                    self.sessions.remove(&principal);
+                    self.admission.release(&principal, self.epoch.unix(now));
+                    self.events.push_back(GatewayEvent::LeasesChanged);
+                }
+            }
+        }
+    }
+
+    /// Fires what is due and looks at every link that something happened to.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.links.handle_timeout(now);
+        // Whoever is here has no session.
+        self.lingering
+            .handle_timeout(now, &mut self.links, |_| false);
+        self.departed.forget(now);
+        let mut notices = Vec::new();
+        while let Some(key) = self.links.poll_service(now, &self.control, &mut notices) {
+            for notice in notices.drain(..) {
+                self.handle_notice(now, key, notice);
+            }
+            self.drop_packets(now, key);
+            if self.links.get(key).is_none() {
+                self.handshakes.remove(&key);
+            }
+        }
+    }
+
+    /// The next bytes to send: `buf` holds datagrams of `segment_size` bytes, the last may be shorter.
+    pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.links.poll_transmit(now, buf)
+    }
+
+    /// The next word to the engine.
+    pub fn poll_message(&mut self) -> Option<ToEngine> {
+        self.messages.pop_front()
+    }
+
+    /// The next report for the control plane.
+    pub fn poll_event(&mut self) -> Option<GatewayEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] must be called at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [
+            self.links.poll_timeout(),
+            self.lingering.poll_timeout(),
+            self.departed.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Refuses whoever is still here: the last thing before the process ends.
+    pub fn shutdown(&mut self, now: Instant) {
+        let keys: Vec<Key> = self.links.keys().collect();
+        let kind = RefusalKind::GatewayShutdown;
+        for key in keys {
+            self.links.close(now, key, kind.code(), kind.text());
+        }
+    }
+
+    /// The lease table, to be saved.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseEntry> {
+        self.admission.leases()
+    }
+
+    /// Counts what there is; sessions are counted until the engine reports their end.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census {
+            connections: self.links.len(),
+            sessions: self.sessions.len(),
+            handshakes: self.handshakes.len(),
+            prefixes: 0,
+        }
+    }
+
+    /// What came from clients without a session, and was dropped for it.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// No packet before identity: what arrives before the admission is not kept for after it.
+    fn drop_packets(&mut self, now: Instant, key: Key) {
+        while let Some(bytes) = self.links.recv_datagram(key) {
+            match datagram::parse(&bytes) {
+                Err(error) if error.closes_the_connection() => {
+                    let code = adit_core::h3::ErrorCode::Datagram.code();
+                    return self.links.close(now, key, code, &error.to_string());
+                }
+                Ok(_) | Err(_) => self.counters.from_client.drop(DropReason::NotReady),
+            }
+        }
+    }
+
+    fn handle_datagram(&mut self, now: Instant, datagram: Datagram) {
+        let Err(datagram) = self.links.handle_udp(now, datagram) else {
+            return;
+        };
+        let id = cid::destination(&datagram.data);
+        if id.is_some_and(|id| self.departed.has(&id)) {
+            self.messages.push_back(ToEngine::Datagram(datagram));
+        } else if is_initial(&datagram.data) {
+            self.welcome(now, datagram, id);
+        } else {
+            let mut buf = Vec::new();
+            let Datagram {
+                remote,
+                local_ip,
+                ecn,
+                data,
+            } = datagram;
+            match self.door.handle(now, remote, local_ip, ecn, data, &mut buf) {
+                Some(DatagramEvent::Response(transmit)) => self.links.respond(transmit, buf),
+                Some(DatagramEvent::NewConnection(incoming)) => self.door.ignore(incoming),
+                Some(DatagramEvent::ConnectionEvent(..)) | None => {}
+            }
+        }
+    }
+
+    /// The first packet of somebody who wants to connect.
+    fn welcome(&mut self, now: Instant, datagram: Datagram, id: Option<ConnectionId>) {
+        let server = Some(Arc::clone(&self.server));
+        let (mut endpoint, issued) = self.endpoints.endpoint(ENGINE, server);
+        let mut buf = Vec::new();
+        let Datagram {
+            remote,
+            local_ip,
+            ecn,
+            data,
+        } = datagram;
+        let incoming = match endpoint.handle(now, remote, local_ip, ecn, data, &mut buf) {
+            Some(DatagramEvent::NewConnection(incoming)) => incoming,
+            Some(DatagramEvent::Response(transmit)) => return self.links.respond(transmit, buf),
+            Some(DatagramEvent::ConnectionEvent(..)) | None => return,
+        };
+        let response =
+            if self.handshakes.len() >= RETRY_ABOVE && !incoming.remote_address_validated() {
+                match endpoint.retry(incoming, &mut buf) {
+                    Ok(transmit) => Some(transmit),
+                    Err(error) => {
+                        endpoint.ignore(error.into_incoming());
+                        None
+                    }
+                }
+            } else if self.handshakes.len() >= MAX_HANDSHAKES {
+                Some(endpoint.refuse(incoming, &mut buf))
+            } else {
+                match endpoint.accept(incoming, now, &mut buf, None) {
+                    Ok(connection) => {
+                        let link = self.endpoints.link(now, endpoint, connection, issued, id);
+                        let key = self.links.insert(link);
+                        self.handshakes.insert(key);
+                        None
+                    }
+                    Err(error) => error.response,
+                }
+            };
+        if let Some(transmit) = response {
+            self.links.respond(transmit, buf);
+        }
+    }
+
+    fn handle_notice(&mut self, now: Instant, key: Key, notice: Notice<Report>) {
+        match notice {
+            Notice::Connected => {
+                self.handshakes.remove(&key);
+            }
+            Notice::Lost(error) => self.handle_lost(key, &error),
+            Notice::Report(Report::Requested { stream, scope, .. }) => {
+                self.admit(now, key, stream, scope);
+            }
+            Notice::Report(Report::Ended { .. }) => {
+                let kind = RefusalKind::RequestTimeout;
+                self.lingering.add(now, &self.links, key, kind);
+            }
+            // Nothing of a client counts before it is admitted.
+            Notice::Report(Report::Packet(_) | Report::PeerAssigned(_) | Report::PeerRoutes(_)) => {
+            }
+        }
+    }
+}
+
+/// Connection ids of links that left for an engine not long ago: their datagrams may still come here.
+#[derive(Debug, Default)]
+struct Departed {
+    ids: HashMap<ConnectionId, ()>,
+    order: VecDeque<(Instant, Vec<ConnectionId>)>,
+}
+
+impl Departed {
+    fn add(&mut self, now: Instant, ids: &[ConnectionId]) {
+        self.ids.extend(ids.iter().map(|id| (*id, ())));
+        self.order.push_back((now + REMEMBERED, ids.to_vec()));
+    }
+
+    fn has(&self, id: &ConnectionId) -> bool {
+        self.ids.contains_key(id)
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+            for id in self
+                .order
+                .pop_front()
+                .map(|(_, ids)| ids)
+                .into_iter()
+                .flatten()
+            {
+                self.ids.remove(&id);
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.order.front().map(|(until, _)| *until)
+    }
+}
+
+/// Whether a datagram begins with an Initial packet of QUIC version 1 (RFC 9000 §17.2.2).
+fn is_initial(datagram: &[u8]) -> bool {
+    matches!(datagram, [first, 0, 0, 0, 1, ..] if first & 0xb0 == 0x80)
+}
+
+/// The only engine.
+const ENGINE: u8 = 0;
+/// Handshakes in progress above which a client must first prove its address (RFC 9000 §8.1.2).
+const RETRY_ABOVE: usize = 64;
+/// Handshakes in progress above which new ones are refused: some 20 MiB of state.
+const MAX_HANDSHAKES: usize = 1024;
+/// Longer than a datagram waits between two threads, and than a client's first retransmissions take.
+const REMEMBERED: Duration = Duration::from_secs(3);

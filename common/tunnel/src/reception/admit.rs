@@ -1,0 +1,113 @@
+//! From a request to a session: the only place where sessions begin.
+
+use std::time::Instant;
+
+use adit_core::close::{Refusal, RefusalKind};
+use adit_core::identity::Principal;
+use adit_core::session::gateway::Scope;
+use quinn_proto::ConnectionError;
+
+use super::{Arrival, Reception, SecondConnection, ToEngine};
+use crate::gateway::{GatewayEvent, Session, SessionId};
+use crate::links::Key;
+use crate::path::InnerMtu;
+
+impl Reception {
+    /// A client whose certificate the handshake accepted asks for the tunnel.
+    pub(super) fn admit(&mut self, now: Instant, key: Key, stream: u64, scope: Scope) {
+        if self.links.max_datagram(key).flatten().unwrap_or(0) < SMALLEST_DATAGRAM {
+            // RFC 9221 §3: whatever its SETTINGS say, packets could not reach this client, and
+            // hosts inside would be told to send it ever smaller ones.
+            let detail = format!("max_datagram_frame_size must be {SMALLEST_DATAGRAM} or more");
+            let refusal = Refusal::new(RefusalKind::BadRequest, detail);
+            return self.refuse(now, key, None, refusal);
+        }
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        let chain = link.peer_chain();
+        let identity = match self.authorities.identify(&chain, self.epoch.unix_time(now)) {
+            Ok(identity) => identity,
+            Err(error) => return self.refuse(now, key, None, error.into()),
+        };
+        let principal = identity.principal.clone();
+        let holder = self.sessions.get(&principal).copied();
+        if holder.is_some() && self.second_connection == SecondConnection::Refuse {
+            let refusal = Refusal::new(RefusalKind::AlreadyConnected, principal.to_string());
+            return self.refuse(now, key, Some(principal), refusal);
+        }
+        let mut grant = match self.admission.admit(&identity, self.epoch.unix(now)) {
+            Ok(grant) => grant,
+            Err(refusal) => return self.refuse(now, key, Some(principal), refusal),
+        };
+        // The client may want less than it could have (RFC 9484 §4.6).
+        grant.routes = grant
+            .routes
+            .iter()
+            .filter_map(|range| range.narrowed(scope.target, scope.protocol))
+            .collect();
+        let Some(mut link) = self.links.take(key) else {
+            return;
+        };
+        let max_datagram = link.connection.datagrams().max_size();
+        let mtu = InnerMtu::new(
+            now,
+            stream,
+            self.tunnel_mtu,
+            link.connection.rtt(),
+            max_datagram,
+        );
+        let id = SessionId(self.next_id);
+        self.next_id += 1;
+        let session = Session::new(now, id, identity, grant, stream, mtu, &self.epoch);
+        if let Some(machine) = &mut link.machine {
+            machine.admit(&session.assignment());
+        }
+        if let Some(session) = holder {
+            let kind = RefusalKind::Replaced;
+            self.messages
+                .push_back(ToEngine::Dismissal { session, kind });
+        }
+        self.sessions.insert(principal, id);
+        self.departed.add(now, link.ids());
+        self.messages
+            .push_back(ToEngine::Arrival(Box::new(Arrival { link, session })));
+        self.events.push_back(GatewayEvent::LeasesChanged);
+    }
+
+    /// Says no over HTTP, so that the client can read why, and closes the link a little later.
+    fn refuse(&mut self, now: Instant, key: Key, principal: Option<Principal>, refusal: Refusal) {
+        if let Some(link) = self.links.touch(key) {
+            if let Some(machine) = &mut link.machine {
+                machine.refuse(&refusal);
+            }
+            let kind = refusal.kind;
+            self.events.push_back(GatewayEvent::Refused {
+                remote: link.connection.remote_address(),
+                principal,
+                refusal,
+            });
+            self.lingering.add(now, &self.links, key, kind);
+        }
+    }
+
+    pub(super) fn handle_lost(&mut self, key: Key, error: &ConnectionError) {
+        if self.handshakes.remove(&key)
+            && let Some(link) = self.links.get(key)
+        {
+            // Our own verdict on the certificate; what the peer did to itself is no refusal.
+            if let ConnectionError::TransportError(error) = error {
+                let refusal = crate::refusal::of_transport_error(error);
+                self.events.push_back(GatewayEvent::Refused {
+                    remote: link.connection.remote_address(),
+                    principal: None,
+                    refusal,
+                });
+            }
+        }
+    }
+}
+
+/// What a client must be able to take: the packet every IPv4 host takes (RFC 791 §3.2) with the
+/// longest prefix. A QUIC path alone, at its smallest, carries twice as much.
+const SMALLEST_DATAGRAM: usize = 576 + 9;

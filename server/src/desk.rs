@@ -1,0 +1,225 @@
+//! The front desk's thread: handshakes, certificates and policy, beside the packets and not before them.
+//!
+//! ```text
+//! packet thread ── datagrams of nobody's, ended sessions ──► desk ── handshakes ──► socket
+//! packet thread ◄── admitted sessions ─────────────────────── desk ── events ─────► control plane
+//! ```
+//!
+//! The thread runs at a lower priority than the packets: a storm of handshakes takes what is left.
+//! What the packet thread hands over is bounded; datagrams above that are lost, as datagrams may be.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use adit_core::status::Traffic;
+use adit_core::table::leases::LeaseEntry;
+use adit_net::udp::{Transmit, UdpSender};
+use adit_tunnel::{GatewayEvent, Reception, ToReception};
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
+
+use crate::pipeline::Command;
+use crate::run::Asker;
+
+/// What the front desk is told.
+enum Note {
+    Engine(ToReception),
+    Leases(oneshot::Sender<Vec<LeaseEntry>>),
+    Status(oneshot::Sender<DeskStatus>),
+    Shutdown,
+}
+
+/// What the front desk adds to `status`.
+#[derive(Debug, Default)]
+pub struct DeskStatus {
+    /// Connections that have no session yet, or were refused one.
+    pub connections: usize,
+    /// What they sent, dropped for that.
+    pub traffic: Traffic,
+}
+
+/// The way to the front desk; one per thread that talks to it.
+#[derive(Clone)]
+pub struct Desk {
+    notes: Sender<Note>,
+    /// Datagrams on their way.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The desk's own end.
+pub struct Inbox {
+    notes: Receiver<Note>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A way to the front desk that does not run yet.
+pub fn desk() -> (Desk, Inbox) {
+    let (sender, receiver) = channel();
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let desk = Desk {
+        notes: sender,
+        waiting: Arc::clone(&waiting),
+    };
+    let inbox = Inbox {
+        notes: receiver,
+        waiting,
+    };
+    (desk, inbox)
+}
+
+impl Desk {
+    /// Passes on what the engine says; never waits. A datagram too many is dropped.
+    pub fn tell(&self, message: ToReception) {
+        if matches!(message, ToReception::Datagram(_)) {
+            if self.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
+                return;
+            }
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        // The desk is gone only while the process ends.
+        let _ = self.notes.send(Note::Engine(message));
+    }
+
+    /// The lease table, to be saved; `None` when the desk has closed.
+    pub async fn leases(&self) -> Option<Vec<LeaseEntry>> {
+        let (reply, answer) = oneshot::channel();
+        self.notes.send(Note::Leases(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// What `status` shows of it.
+    pub async fn status(&self) -> Option<DeskStatus> {
+        let (reply, answer) = oneshot::channel();
+        self.notes.send(Note::Status(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// Refuses whoever still waits, and ends the thread.
+    pub fn close(&self) {
+        let _ = self.notes.send(Note::Shutdown);
+    }
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When the system has no thread to give.
+pub fn start(
+    reception: Reception,
+    inbox: Inbox,
+    socket: UdpSender,
+    engine: Asker,
+    events: UnboundedSender<GatewayEvent>,
+) -> io::Result<JoinHandle<()>> {
+    let mut thread = Thread {
+        reception,
+        inbox,
+        socket,
+        engine,
+        events,
+        batch: Vec::new(),
+    };
+    std::thread::Builder::new()
+        .name("desk".to_owned())
+        .spawn(move || {
+            adit_net::priority::yield_to_others();
+            thread.run();
+        })
+}
+
+struct Thread {
+    reception: Reception,
+    inbox: Inbox,
+    socket: UdpSender,
+    engine: Asker,
+    events: UnboundedSender<GatewayEvent>,
+    batch: Vec<u8>,
+}
+
+impl Thread {
+    fn run(&mut self) {
+        let mut open = true;
+        while open {
+            let now = Instant::now();
+            let first = match self.reception.poll_timeout() {
+                None => self
+                    .inbox
+                    .notes
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => self
+                    .inbox
+                    .notes
+                    .recv_timeout(due.saturating_duration_since(now)),
+            };
+            let now = Instant::now();
+            match first {
+                Ok(note) => open = self.take(now, note),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => open = false,
+            }
+            // One answer for the datagrams of one flight, and no more work than that in a row.
+            for _ in 0..NOTES {
+                match self.inbox.notes.try_recv() {
+                    Ok(note) => open &= self.take(now, note),
+                    Err(_) => break,
+                }
+            }
+            if !open {
+                self.reception.shutdown(now);
+            }
+            self.reception.handle_timeout(now);
+            self.drain(now);
+        }
+    }
+
+    /// Does what a note says; returns whether the desk stays open.
+    fn take(&mut self, now: Instant, note: Note) -> bool {
+        match note {
+            Note::Engine(message) => {
+                if matches!(message, ToReception::Datagram(_)) {
+                    self.inbox.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+                self.reception.handle_message(now, message);
+            }
+            // Who asked may have gone away meanwhile; then nobody misses the answer.
+            Note::Leases(reply) => drop(reply.send(self.reception.leases())),
+            Note::Status(reply) => {
+                let status = DeskStatus {
+                    connections: self.reception.census().connections,
+                    traffic: Traffic::from(self.reception.counters()),
+                };
+                drop(reply.send(status));
+            }
+            Note::Shutdown => return false,
+        }
+        true
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while let Some(message) = self.reception.poll_message() {
+            self.engine.tell(Command::Desk(message));
+        }
+        while let Some(transmit) = self.reception.poll_transmit(now, &mut self.batch) {
+            // What a full socket does not take is lost, and QUIC sends it again.
+            let _ = self.socket.send(&Transmit {
+                destination: transmit.destination,
+                ecn: None,
+                contents: &self.batch,
+                segment_size: transmit.segment_size,
+                src_ip: transmit.src_ip,
+            });
+        }
+        while let Some(event) = self.reception.poll_event() {
+            let _ = self.events.send(event);
+        }
+    }
+}
+
+/// Datagrams that wait for the desk: a second of handshakes on one core, some 3 MiB.
+const MAX_WAITING: usize = 2048;
+/// Notes taken before their answers are sent: one handshake's flights cost up to a millisecond.
+const NOTES: usize = 16;
