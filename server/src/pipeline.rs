@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
+use adit_core::fair::{Lane, SessionAddress, lane_of};
 use adit_core::offload::Offload;
 use adit_core::status::GatewayStatus;
 use adit_net::data_loop::{Engine, Outgoing};
@@ -84,6 +85,14 @@ impl Engine for Pipeline {
 
     fn handle_inside(&mut self, now: Instant, packet: BytesMut, offload: Offload) {
         self.engine.handle_inside(now, packet, offload);
+    }
+
+    fn lane(&self, packet: &[u8], seed: u64) -> Lane {
+        lane_of(packet, SessionAddress::Destination, seed)
+    }
+
+    fn handle_overflow(&mut self, packets: usize) {
+        self.engine.handle_overflow(packets);
     }
 
     fn has_full_batch(&self) -> bool {

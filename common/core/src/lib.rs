@@ -16,6 +16,7 @@ pub mod backoff;
 pub mod close;
 pub mod config;
 pub mod dataplane;
+pub mod fair;
 pub mod h3;
 pub mod identity;
 pub mod mtu;

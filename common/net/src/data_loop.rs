@@ -5,15 +5,18 @@
 //! inside → outside   TUN ─ packets ─► engine ─ batches of datagrams ─► sendmsg with UDP_SEGMENT
 //! ```
 //!
-//! No lock, no channel and no other thread between the two devices. When the socket is full, the batch
-//! at hand is kept and the TUN device is not read until it is gone: the kernel's queue on the device
-//! then tells local senders to slow down.
+//! No lock, no channel and no other thread between the two devices. What cannot be served at once waits
+//! in a [`FairQueue`] on either side, where it is served by sessions and flows in turn, and where the
+//! one who sends too much is the one who loses. The kernel's queues, which know no sessions, stay short.
+//! When the socket is full, the batch at hand is kept.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use adit_core::fair::{self, FairQueue, Lane};
 use adit_core::offload::Offload;
 use bytes::{Bytes, BytesMut};
 use quinn_udp::EcnCodepoint;
@@ -40,6 +43,10 @@ pub trait Engine {
     /// One packet of up to 64 KiB from the TUN device, with [`Self::HEADROOM`] bytes in front, and what
     /// is left to be done on it.
     fn handle_inside(&mut self, now: Instant, packet: BytesMut, offload: Offload);
+    /// Whose turn a packet from the TUN device takes; `seed` is for [`fair::lane_of`].
+    fn lane(&self, packet: &[u8], seed: u64) -> Lane;
+    /// So many packets from the TUN device were dropped unseen, because more came than could be served.
+    fn handle_overflow(&mut self, packets: usize);
     /// Whether what waits for a transmit fills one.
     fn has_full_batch(&self) -> bool;
     /// Somebody used the loop's waker: look for commands. `Break` ends the loop after a last drain.
@@ -76,6 +83,12 @@ pub struct DataLoop {
     tun: Tun,
     poller: Poller,
     received: Vec<Received>,
+    /// Read from the socket and not yet served.
+    outside: FairQueue<Received>,
+    /// Read from the TUN device and not yet served.
+    inside: FairQueue<(BytesMut, Offload)>,
+    /// Keeps others from choosing whose turn they share.
+    seed: u64,
     batch: Vec<u8>,
     /// A batch the socket had no room for.
     kept: Option<Outgoing>,
@@ -89,6 +102,9 @@ impl DataLoop {
             tun,
             poller,
             received: Vec::new(),
+            outside: FairQueue::new(BACKLOG),
+            inside: FairQueue::new(BACKLOG),
+            seed: RandomState::new().build_hasher().finish(),
             batch: Vec::new(),
             kept: None,
         }
@@ -98,22 +114,31 @@ impl DataLoop {
     ///
     /// # Errors
     /// When a device is unusable. One packet or datagram that the kernel refuses is not such a case.
-    pub fn run(&mut self, engine: &mut impl Engine) -> io::Result<()> {
+    pub fn run<E: Engine>(&mut self, engine: &mut E) -> io::Result<()> {
         loop {
             let now = Instant::now();
-            let ready = self.poller.wait(now, engine.poll_timeout())?;
+            let serves =
+                !self.outside.is_empty() || (!self.inside.is_empty() && self.kept.is_none());
+            let deadline = if serves {
+                Some(now)
+            } else {
+                engine.poll_timeout()
+            };
+            let ready = self.poller.wait(now, deadline)?;
             let now = Instant::now();
             let flow = if ready.woken {
                 engine.handle_wake(now, &self.udp)
             } else {
                 ControlFlow::Continue(())
             };
-            if ready.udp {
-                self.outside_to_inside(engine, now)?;
+            if ready.udp && !is_enough(&self.outside) {
+                self.read_outside()?;
             }
-            if ready.tun && self.kept.is_none() {
-                self.inside_to_outside(engine, now)?;
+            if ready.tun && !is_enough(&self.inside) {
+                self.read_inside(engine)?;
             }
+            self.outside_to_inside(engine, now);
+            self.inside_to_outside(engine, now)?;
             engine.handle_timeout(now);
             self.transmit(engine)?;
             self.deliver(engine);
@@ -124,39 +149,80 @@ impl DataLoop {
         }
     }
 
-    fn outside_to_inside(&mut self, engine: &mut impl Engine, now: Instant) -> io::Result<()> {
-        for _ in 0..ROUNDS {
-            if self.udp.recv(&mut self.received)? == 0 {
+    /// Reads a turn's worth, or all there is if several compete for it: whoever is to wait, or to lose
+    /// something, is then chosen here and not by the kernel.
+    fn read_outside(&mut self) -> io::Result<()> {
+        for _ in 0..READS {
+            let count = self.udp.recv(&mut self.received)?;
+            for batch in self.received.drain(..) {
+                let session = match batch.remote.ip() {
+                    IpAddr::V4(ip) => fair::hash(self.seed, &ip.octets()),
+                    IpAddr::V6(ip) => fair::hash(self.seed, &ip.octets()),
+                };
+                let lane = Lane {
+                    session: session ^ u64::from(batch.remote.port()),
+                    flow: 0,
+                };
+                // QUIC notices what is lost.
+                self.outside.push(lane, batch.data.len(), batch);
+            }
+            if count < Udp::MOST_AT_ONCE || is_enough(&self.outside) {
                 break;
             }
-            for mut batch in self.received.drain(..) {
-                while let Some(datagram) = batch.next_datagram() {
-                    engine.handle_udp(now, batch.remote, batch.local_ip, batch.ecn, datagram);
-                }
-            }
-            engine.handle_timeout(now);
-            self.deliver(engine);
         }
         Ok(())
     }
 
-    fn inside_to_outside<E: Engine>(&mut self, engine: &mut E, now: Instant) -> io::Result<()> {
-        let mut bytes = 0;
+    /// The same from the TUN device.
+    fn read_inside<E: Engine>(&mut self, engine: &mut E) -> io::Result<()> {
         for _ in 0..PACKETS {
             match self.tun.recv(E::HEADROOM) {
                 Ok(Some((packet, offload))) => {
-                    bytes += packet.len();
-                    engine.handle_inside(now, packet, offload);
+                    let lane = engine.lane(&packet[E::HEADROOM..], self.seed);
+                    let dropped = self.inside.push(lane, packet.len(), (packet, offload));
+                    if dropped > 0 {
+                        engine.handle_overflow(dropped);
+                    }
                 }
                 Ok(None) => break,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(error) => return Err(error),
             }
-            // Sent while it is in the cache, and before the queue holds more than a batch or two.
-            self.transmit_while(engine, E::has_full_batch)?;
-            if self.kept.is_some() || bytes >= BYTES {
+            if is_enough(&self.inside) {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Serves a turn's worth of what came from outside.
+    fn outside_to_inside(&mut self, engine: &mut impl Engine, now: Instant) {
+        let mut bytes = 0;
+        while bytes < TURN
+            && let Some(mut batch) = self.outside.pop()
+        {
+            bytes += batch.data.len();
+            while let Some(datagram) = batch.next_datagram() {
+                engine.handle_udp(now, batch.remote, batch.local_ip, batch.ecn, datagram);
+            }
+        }
+        if bytes > 0 {
+            engine.handle_timeout(now);
+            self.deliver(engine);
+        }
+    }
+
+    /// Serves a turn's worth of what came from inside.
+    fn inside_to_outside<E: Engine>(&mut self, engine: &mut E, now: Instant) -> io::Result<()> {
+        let mut bytes = 0;
+        while bytes < TURN
+            && self.kept.is_none()
+            && let Some((packet, offload)) = self.inside.pop()
+        {
+            bytes += packet.len();
+            engine.handle_inside(now, packet, offload);
+            // Sent while it is in the cache, and before the queue holds more than a batch or two.
+            self.transmit_while(engine, E::has_full_batch)?;
         }
         Ok(())
     }
@@ -193,7 +259,7 @@ impl DataLoop {
             }
         }
         let full = self.kept.is_some();
-        self.poller.hold(&self.udp, &self.tun, full)
+        self.poller.hold(&self.udp, full)
     }
 
     fn deliver(&mut self, engine: &mut impl Engine) {
@@ -207,9 +273,16 @@ impl DataLoop {
     }
 }
 
-/// Receive calls in a row before the TUN device has its turn: each is up to half a mebibyte of full packets.
-const ROUNDS: usize = 1;
-/// Packets from the TUN device before the socket has its turn.
+/// Whether a queue has what a turn serves, and nobody else who would have to wait for it.
+fn is_enough<T>(queue: &FairQueue<T>) -> bool {
+    queue.bytes() >= TURN && !queue.is_contended()
+}
+
+/// Bytes served from one side before the other has its turn: what one way sends is what the other waits.
+const TURN: usize = 256 * 1024;
+/// Bytes that wait on either side: some milliseconds of work. Above it, the longest flow loses.
+const BACKLOG: usize = 4 * 1024 * 1024;
+/// Receive calls in a row: more than a turn serves, so that a backlog builds up here.
+const READS: usize = 2;
+/// Packets from the TUN device in a row.
 const PACKETS: usize = 64;
-/// Bytes from the TUN device before the socket has its turn: what one way sends is what the other waits.
-const BYTES: usize = 256 * 1024;

@@ -29,7 +29,7 @@ pub struct Ready {
     pub udp: bool,
     /// The socket takes datagrams again; reported only while [held](Poller::hold).
     pub udp_writable: bool,
-    /// Packets wait, or the device is gone: reading it will tell. Not reported while [held](Poller::hold).
+    /// Packets wait, or the device is gone: reading it will tell.
     pub tun: bool,
     /// A [`Waker`] was used since the last wait.
     pub woken: bool,
@@ -60,14 +60,13 @@ impl Poller {
         }
     }
 
-    /// While the socket is full: reports when it takes datagrams again, and leaves the TUN device alone, whose
-    /// packets could go nowhere. Costs nothing when nothing changes.
-    pub fn hold(&mut self, udp: &Udp, tun: &Tun, held: bool) -> io::Result<()> {
+    /// While the socket is full: reports when it takes datagrams again. Costs nothing when nothing changes.
+    pub fn hold(&mut self, udp: &Udp, held: bool) -> io::Result<()> {
         if self.held == held {
             return Ok(());
         }
         self.held = held;
-        self.set.hold(udp, tun, held)
+        self.set.hold(udp, held)
     }
 
     /// Watches `new` in place of `old`, which may be closed afterwards.

@@ -104,6 +104,9 @@ pub struct Udp {
 }
 
 impl Udp {
+    /// The most that one [`recv`](Self::recv) appends; less means that nothing more waits.
+    pub const MOST_AT_ONCE: usize = BATCH;
+
     /// Binds to `local`. The wildcard `[::]` takes both families, or IPv4 alone where the host has no IPv6.
     pub fn bind(local: SocketAddr, options: &UdpOptions) -> Result<Self, UdpError> {
         match Self::bind_exactly(local, options) {
@@ -433,7 +436,7 @@ const BATCH: usize = 8;
 const SLOT: usize = 64 * 1024;
 
 /// Messages up to this length are copied out, so that one small datagram does not hold up a whole slot.
-const COPIED: usize = 4 * 1024;
+const COPIED: usize = 8 * 1024;
 
 /// Slots waiting for their datagrams to be dropped.
 const MAX_SPARE: usize = 32;

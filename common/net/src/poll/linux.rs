@@ -48,13 +48,10 @@ impl Set {
         Ok(Self { epoll })
     }
 
-    pub(super) fn hold(&self, udp: &Udp, tun: &Tun, held: bool) -> io::Result<()> {
-        let mut udp_flags = epoll::EventFlags::IN;
-        udp_flags.set(epoll::EventFlags::OUT, held);
-        let mut tun_flags = epoll::EventFlags::empty();
-        tun_flags.set(epoll::EventFlags::IN, !held);
-        modify(&self.epoll, udp, UDP, udp_flags)?;
-        modify(&self.epoll, tun, TUN, tun_flags)
+    pub(super) fn hold(&self, udp: &Udp, held: bool) -> io::Result<()> {
+        let mut flags = epoll::EventFlags::IN;
+        flags.set(epoll::EventFlags::OUT, held);
+        modify(&self.epoll, udp, UDP, flags)
     }
 
     pub(super) fn replace_udp(&self, old: &Udp, new: &Udp) -> io::Result<()> {

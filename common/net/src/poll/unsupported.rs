@@ -28,7 +28,7 @@ impl Set {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    pub(super) fn hold(&self, _udp: &Udp, _tun: &Tun, _held: bool) -> io::Result<()> {
+    pub(super) fn hold(&self, _udp: &Udp, _held: bool) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -29,6 +29,7 @@ impl Queue {
             .map_err(|error| open_error(name, error))?;
         attach(&file, name)?;
         set_mtu(name, mtu)?;
+        lengthen_queue(name);
         let join = ask_for_offloads(&file);
         Ok(Self {
             file,
@@ -215,6 +216,26 @@ fn set_mtu(name: &str, mtu: u16) -> Result<(), TunError> {
     })
 }
 
+/// The kernel drops what does not fit its queue of the device, packet by packet whatever their size: the
+/// default of 500 is five milliseconds of 100,000 small ones a second, less than a busy machine may let
+/// the packet thread wait. Shorter, everything still works.
+fn lengthen_queue(name: &str) {
+    let Ok(socket) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)
+        .or_else(|_| socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None))
+    else {
+        return;
+    };
+    let mut request = request(name);
+    // `ifr_qlen` is the same place in the union; the C library's binding has no name for it.
+    request.ifr_ifru.ifru_mtu = QUEUE;
+    // SAFETY: SIOCSIFTXQLEN reads one `ifreq`, which `request` is, and keeps no pointer to it.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN as _, &request) };
+    if result != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "the queue keeps its length");
+    }
+}
+
 fn request(name: &str) -> libc::ifreq {
     // SAFETY: `ifreq` is plain data for which all zeroes is a value.
     #[allow(unsafe_code)]
@@ -226,4 +247,6 @@ fn request(name: &str) -> libc::ifreq {
     request
 }
 
+/// Packets in the kernel's queue of the device.
+const QUEUE: libc::c_int = 2000;
 const DEVICE: &str = "/dev/net/tun";

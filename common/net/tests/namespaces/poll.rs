@@ -94,7 +94,7 @@ fn writability_is_told_only_while_held() {
     let mut poller = Poller::new(&udp, &tun).expect("a poller");
     let now = Instant::now();
     let mut ask = |held| {
-        poller.hold(&udp, &tun, held).expect("watched");
+        poller.hold(&udp, held).expect("watched");
         poller.wait(now, Some(now)).expect("waited")
     };
     assert!(ask(true).udp_writable);

@@ -118,6 +118,13 @@ impl Client {
         }
     }
 
+    /// So many packets from the TUN device were dropped before they got here.
+    pub fn handle_overflow(&mut self, packets: usize) {
+        self.counters
+            .from_client
+            .drop_many(DropReason::QueueFull, packets);
+    }
+
     /// Takes every datagram that arrived on a link.
     pub(super) fn receive_datagrams(&mut self, now: Instant, key: Key) {
         while let Some(datagram) = self.links.recv_datagram(key) {

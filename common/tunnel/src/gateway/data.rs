@@ -118,6 +118,13 @@ impl Gateway {
         }
     }
 
+    /// So many packets from the TUN device were dropped before they got here.
+    pub fn handle_overflow(&mut self, packets: usize) {
+        self.totals
+            .to_client
+            .drop_many(DropReason::QueueFull, packets);
+    }
+
     /// Cuts a packet into datagrams of the session's. Each is copied once, behind its prefix.
     fn send_segments(&mut self, key: Key, segments: &Segments<'_>) {
         let Some(stream) = self.session(key).map(|session| session.stream) else {
