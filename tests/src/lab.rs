@@ -23,6 +23,7 @@
 pub mod enter;
 pub mod internet;
 pub mod namespace;
+pub mod offload;
 pub mod process;
 pub mod snapshot;
 mod socket_option;

@@ -6,6 +6,7 @@
 pub mod cpu;
 pub mod http;
 pub mod icmp;
+pub mod memory;
 pub mod ping;
 pub mod tcp;
 pub mod throughput;

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::icmp::{self, Message, Report};
@@ -119,6 +120,39 @@ impl Ping {
             );
         }
         Ok(answers)
+    }
+
+    /// Asks again and again until one request is answered, and gives the moment of the answer.
+    ///
+    /// That the way does not exist yet (no interface, no route) is no failure before the patience is over.
+    pub fn first_answer(&self, namespace: &Namespace) -> Result<Instant> {
+        let socket = self.socket(namespace)?;
+        socket.set_nonblocking(true)?;
+        let identifier = IDENTIFIER.fetch_add(1, Ordering::Relaxed);
+        let begin = Instant::now();
+        let (mut sequence, mut next, mut refusal) = (0u16, begin, None);
+        loop {
+            let now = Instant::now();
+            if now >= begin + self.patience {
+                let reason =
+                    refusal.map_or_else(String::new, |error: io::Error| format!(": {error}"));
+                bail!("{} does not answer {}{reason}", self.to, namespace.name());
+            }
+            if now >= next {
+                let request = icmp::echo_request(self.to, identifier, sequence, self.payload);
+                refusal = socket.send_to(&request, SocketAddr::new(self.to, 0)).err();
+                (sequence, next) = (sequence.wrapping_add(1), now + self.every);
+            }
+            // A receive time-out counts in the kernel's ticks of up to 10 ms; poll(2) does not.
+            let wait = Timespec::try_from(next.saturating_duration_since(now))?;
+            poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&wait))?;
+            while let Some(message) = read(&socket, self.to) {
+                if matches!(message, Some(Message::EchoReply { identifier: theirs, .. }) if theirs == identifier)
+                {
+                    return Ok(Instant::now());
+                }
+            }
+        }
     }
 
     /// Pings until stopped; the count is ignored.
@@ -250,13 +284,16 @@ impl Running {
 
 fn receive(socket: &UdpSocket, wait: Duration, to: IpAddr) -> Result<Option<Message>> {
     socket.set_read_timeout(Some(wait.max(Duration::from_micros(100))))?;
+    Ok(read(socket, to).flatten())
+}
+
+/// What has arrived, if it can be understood; `None` when there is nothing.
+fn read(socket: &UdpSocket, to: IpAddr) -> Option<Option<Message>> {
     let mut buffer = [0; 65536];
     // A time-out, or an ICMP error the kernel reports on a bound socket; the message itself follows.
-    let Ok((length, from)) = socket.recv_from(&mut buffer) else {
-        return Ok(None);
-    };
+    let (length, from) = socket.recv_from(&mut buffer).ok()?;
     let bytes = &buffer[..length];
-    Ok(if to.is_ipv4() {
+    Some(if to.is_ipv4() {
         icmp::parse_v4(bytes)
     } else {
         icmp::parse_v6(bytes, from.ip())

@@ -1,0 +1,323 @@
+//! What is measured of one subject, and how.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use adit_tests::probe::ping::Ping;
+use adit_tests::probe::throughput::Direction;
+use adit_tests::probe::{cpu, memory};
+use anyhow::{Context, Result, ensure};
+
+use crate::link::{Link, Scenario};
+use crate::load::Load;
+use crate::subject::Subject;
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Measure {
+    /// One TCP stream from the client.
+    TcpUp,
+    /// One TCP stream to the client.
+    TcpDown,
+    /// Four TCP streams each way at once.
+    TcpBoth,
+    /// Processor time of both programs while one TCP stream goes up.
+    CpuUp,
+    /// Of small packets at a given rate.
+    UdpLoss,
+    /// The highest rate of small packets that arrives.
+    UdpRate,
+    /// Nothing else on the way.
+    RttIdle,
+    /// Beside one TCP stream, the middle.
+    RttLoadedMedian,
+    /// Beside one TCP stream, the worst per cent.
+    RttLoadedTail,
+    /// From the start of the client's process to the first answer through the tunnel.
+    Connect,
+    /// Of the gateway's process, when everything else has been measured.
+    Memory,
+}
+
+/// Rows that are measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// One stream, with processor time.
+    Tcp,
+    /// Both directions.
+    Bidir,
+    /// Small packets.
+    Udp,
+    /// Latency.
+    Rtt,
+    /// The way from nothing to a tunnel.
+    Connect,
+    /// Memory.
+    Rss,
+}
+
+/// A running subject on a link of its own.
+pub(crate) struct Bed {
+    link: Link,
+    subject: Box<dyn Subject>,
+}
+
+impl Measure {
+    /// For people.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::TcpUp => "TCP up, 1 stream, Gbit/s",
+            Self::TcpDown => "TCP down, 1 stream, Gbit/s",
+            Self::TcpBoth => "TCP both ways, 4 streams each, Gbit/s",
+            Self::CpuUp => "CPU s/GB up, both ends",
+            Self::UdpLoss => "200-byte UDP at 100 kpps, % lost",
+            Self::UdpRate => "200-byte UDP without loss, kpps",
+            Self::RttIdle => "RTT idle p50, ms",
+            Self::RttLoadedMedian => "RTT under TCP up p50, ms",
+            Self::RttLoadedTail => "RTT under TCP up p99, ms",
+            Self::Connect => "connect, ms",
+            Self::Memory => "gateway RSS, MB",
+        }
+    }
+
+    /// For programs.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::TcpUp => "tcp_up_gbit_per_second",
+            Self::TcpDown => "tcp_down_gbit_per_second",
+            Self::TcpBoth => "tcp_both_gbit_per_second",
+            Self::CpuUp => "cpu_seconds_per_gigabyte_up",
+            Self::UdpLoss => "udp_200_loss_percent_at_100_kpps",
+            Self::UdpRate => "udp_200_loss_free_kpps",
+            Self::RttIdle => "rtt_idle_p50_ms",
+            Self::RttLoadedMedian => "rtt_loaded_p50_ms",
+            Self::RttLoadedTail => "rtt_loaded_p99_ms",
+            Self::Connect => "connect_ms",
+            Self::Memory => "gateway_rss_megabytes",
+        }
+    }
+
+    /// Whether more is better.
+    pub(crate) fn more_is_better(self) -> bool {
+        matches!(
+            self,
+            Self::TcpUp | Self::TcpDown | Self::TcpBoth | Self::UdpRate
+        )
+    }
+}
+
+impl Group {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Tcp,
+        Self::Bidir,
+        Self::Udp,
+        Self::Rtt,
+        Self::Connect,
+        Self::Rss,
+    ];
+
+    /// What the memory is to be seen after.
+    pub(crate) const BEFORE_MEMORY: &[Self] = &[Self::Tcp, Self::Bidir, Self::Udp, Self::Rtt];
+
+    /// Whether it is worth measuring in each scenario.
+    pub(crate) fn depends_on_link(self) -> bool {
+        matches!(self, Self::Tcp | Self::Bidir)
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Bidir => "bidir",
+            Self::Udp => "udp",
+            Self::Rtt => "rtt",
+            Self::Connect => "connect",
+            Self::Rss => "rss",
+        })
+    }
+}
+
+impl Bed {
+    /// Lays a link, starts both ends, and waits until the way is whole and quiet.
+    pub(crate) fn start(scenario: Scenario, mut subject: Box<dyn Subject>) -> Result<Self> {
+        let link = Link::new(scenario)?;
+        subject.start_gateway(&link)?;
+        subject.start_client(&link)?;
+        let inside = subject.inside();
+        Ping::to(inside)
+            .every(Duration::from_millis(20))
+            .patience(START)
+            .first_answer(&link.client)?;
+        // Path MTU discovery ends before the first measurement.
+        Ping::to(inside)
+            .count(50)
+            .every(Duration::from_millis(20))
+            .run(&link.client)?;
+        Ok(Self { link, subject })
+    }
+
+    /// What runs on it.
+    pub(crate) fn subject(&self) -> &dyn Subject {
+        self.subject.as_ref()
+    }
+
+    /// Measures all rows of one group once; rows that make no sense for the subject are missing.
+    pub(crate) fn measure(
+        &mut self,
+        group: Group,
+        load: &Load,
+        seconds: u64,
+    ) -> Result<Vec<(Measure, f64)>> {
+        match group {
+            Group::Tcp => self.tcp(load, seconds),
+            Group::Bidir => {
+                let arrived = load.tcp(&self.link, self.inside(), Direction::Both, 4, seconds)?;
+                Ok(vec![(Measure::TcpBoth, arrived.gbit_per_second)])
+            }
+            Group::Udp => self.udp(load, seconds),
+            Group::Rtt => self.rtt(load, seconds),
+            Group::Connect => self.connect(),
+            Group::Rss => {
+                let Some((_, gateway)) = self.subject.processes() else {
+                    return Ok(Vec::new());
+                };
+                let bytes = memory::resident(gateway).context("the gateway is gone")?;
+                Ok(vec![(Measure::Memory, bytes as f64 / 1e6)])
+            }
+        }
+    }
+
+    fn inside(&self) -> IpAddr {
+        self.subject.inside()
+    }
+
+    fn tcp(&self, load: &Load, seconds: u64) -> Result<Vec<(Measure, f64)>> {
+        let to = self.inside();
+        let before = self.cpu();
+        let up = load.tcp(&self.link, to, Direction::Up, 1, seconds)?;
+        let used = self.cpu().saturating_sub(before);
+        let down = load.tcp(&self.link, to, Direction::Down, 1, seconds)?;
+        let mut values = vec![
+            (Measure::TcpUp, up.gbit_per_second),
+            (Measure::TcpDown, down.gbit_per_second),
+        ];
+        if self.subject.processes().is_some() {
+            values.push((Measure::CpuUp, used.as_secs_f64() / (up.bytes / 1e9)));
+        }
+        Ok(values)
+    }
+
+    /// What both programs have used so far.
+    fn cpu(&self) -> Duration {
+        let (client, gateway) = self.subject.processes().unwrap_or_default();
+        cpu::used(client) + cpu::used(gateway)
+    }
+
+    fn udp(&self, load: &Load, seconds: u64) -> Result<Vec<(Measure, f64)>> {
+        let flood = load.udp(&self.link, self.inside(), 100_000, seconds)?;
+        ensure!(
+            flood.sent_per_second > 0.97 * 100_000.0,
+            "only {:.0} packets a second were sent",
+            flood.sent_per_second
+        );
+        Ok(vec![
+            (Measure::UdpLoss, flood.lost),
+            (Measure::UdpRate, self.loss_free(load)?),
+        ])
+    }
+
+    /// The highest of [`RATES`] at which at most one packet in a thousand is lost, in kpps; 0 if none.
+    fn loss_free(&self, load: &Load) -> Result<f64> {
+        // `low` rates from the bottom are known to pass, `high` is known to fail or beyond the end.
+        let (mut low, mut high) = (0, RATES.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let rate = RATES[middle] * 1000;
+            let mut passes = false;
+            // Somebody else's burst on a shared machine is not the subject's loss: a second try.
+            for _ in 0..2 {
+                let flood = load.udp(&self.link, self.inside(), rate, 1)?;
+                passes |= flood.lost <= 0.1 && flood.sent_per_second > 0.97 * rate as f64;
+                if passes {
+                    break;
+                }
+            }
+            if passes {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low.checked_sub(1).map_or(0.0, |index| RATES[index] as f64))
+    }
+
+    fn rtt(&self, load: &Load, seconds: u64) -> Result<Vec<(Measure, f64)>> {
+        let (link, to) = (&self.link, self.inside());
+        let ping = Ping::to(to);
+        let idle = ping
+            .clone()
+            .count(200)
+            .every(Duration::from_millis(10))
+            .run(&link.client)?;
+        let loaded = thread::scope(|scope| {
+            // Begins before and ends after the pings.
+            let load = scope.spawn(|| load.tcp(link, to, Direction::Up, 1, seconds + 2));
+            thread::sleep(Duration::from_secs(1));
+            let answers = ping
+                .count(u16::try_from(seconds * 200).unwrap_or(u16::MAX))
+                .every(Duration::from_millis(5))
+                .run(&link.client);
+            load.join().expect("a load does not panic")?;
+            answers
+        })?;
+        let idle = milliseconds(idle.round_trips);
+        let loaded = milliseconds(loaded.round_trips);
+        ensure!(
+            !idle.is_empty() && !loaded.is_empty(),
+            "no ping was answered"
+        );
+        Ok(vec![
+            (Measure::RttIdle, quantile(&idle, 0.5)),
+            (Measure::RttLoadedMedian, quantile(&loaded, 0.5)),
+            (Measure::RttLoadedTail, quantile(&loaded, 0.99)),
+        ])
+    }
+
+    fn connect(&mut self) -> Result<Vec<(Measure, f64)>> {
+        if self.subject.processes().is_none() {
+            return Ok(Vec::new());
+        }
+        self.subject.stop_client()?;
+        let begin = Instant::now();
+        self.subject.start_client(&self.link)?;
+        let answer = Ping::to(self.inside())
+            .every(Duration::from_millis(1))
+            .patience(START)
+            .first_answer(&self.link.client)?;
+        let time = answer - begin;
+        Ok(vec![(Measure::Connect, time.as_secs_f64() * 1e3)])
+    }
+}
+
+fn milliseconds(times: Vec<Duration>) -> Vec<f64> {
+    let mut values: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// Of sorted values.
+fn quantile(sorted: &[f64], part: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * part).round() as usize]
+}
+
+/// Thousands of packets a second; steps of a tenth to a fifth, finer than the difference looked for.
+const RATES: [u64; 18] = [
+    20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 140, 160, 180, 200, 230, 260, 300, 350,
+];
+
+/// OpenVPN needs half a second; a peer that takes this long will not come.
+const START: Duration = Duration::from_secs(15);
