@@ -127,7 +127,6 @@ impl Ping {
     /// That the way does not exist yet (no interface, no route) is no failure before the patience is over.
     pub fn first_answer(&self, namespace: &Namespace) -> Result<Instant> {
         let socket = self.socket(namespace)?;
-        socket.set_nonblocking(true)?;
         let identifier = IDENTIFIER.fetch_add(1, Ordering::Relaxed);
         let begin = Instant::now();
         let (mut sequence, mut next, mut refusal) = (0u16, begin, None);
@@ -143,14 +142,12 @@ impl Ping {
                 refusal = socket.send_to(&request, SocketAddr::new(self.to, 0)).err();
                 (sequence, next) = (sequence.wrapping_add(1), now + self.every);
             }
-            // A receive time-out counts in the kernel's ticks of up to 10 ms; poll(2) does not.
-            let wait = Timespec::try_from(next.saturating_duration_since(now))?;
-            poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&wait))?;
-            while let Some(message) = read(&socket, self.to) {
-                if matches!(message, Some(Message::EchoReply { identifier: theirs, .. }) if theirs == identifier)
-                {
-                    return Ok(Instant::now());
-                }
+            let wait = next.saturating_duration_since(now);
+            match receive(&socket, wait, self.to)? {
+                Some(Message::EchoReply {
+                    identifier: theirs, ..
+                }) if theirs == identifier => return Ok(Instant::now()),
+                _ => {}
             }
         }
     }
@@ -181,6 +178,8 @@ impl Ping {
                     forbid_fragmentation(&socket, domain)?;
                 }
                 socket.set_recv_buffer_size(1 << 20)?;
+                // Only what poll(2) has announced is read; should it be gone, nobody waits for ever.
+                socket.set_read_timeout(Some(SLICE))?;
                 Ok(socket.into())
             })
             .with_context(|| format!("cannot ping {} from {}", self.to, namespace.name()))
@@ -283,8 +282,10 @@ impl Running {
 }
 
 fn receive(socket: &UdpSocket, wait: Duration, to: IpAddr) -> Result<Option<Message>> {
-    socket.set_read_timeout(Some(wait.max(Duration::from_micros(100))))?;
-    Ok(read(socket, to).flatten())
+    // A receive time-out counts in the kernel's ticks of up to 10 ms; poll(2) does not.
+    let wait = Timespec::try_from(wait)?;
+    let arrived = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait))?;
+    Ok((arrived > 0).then(|| read(socket, to)).flatten().flatten())
 }
 
 /// What has arrived, if it can be understood; `None` when there is nothing.

@@ -1,11 +1,14 @@
 //! The load at both ends: iperf3, or without it our own TCP transfer, the same for every subject.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use adit_tests::lab::until;
+use adit_tests::probe::flood::Flood;
 use adit_tests::probe::throughput::{Direction, Transfer};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -18,7 +21,7 @@ use crate::subject::on_path;
 pub(crate) enum Load {
     /// iperf3 at both ends.
     Iperf3(PathBuf),
-    /// Threads of this process; TCP only.
+    /// Threads of this process.
     Own,
 }
 
@@ -29,15 +32,6 @@ pub(crate) struct Arrived {
     pub(crate) bytes: f64,
     /// The rate.
     pub(crate) gbit_per_second: f64,
-}
-
-/// What became of UDP packets sent at an even rate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Flood {
-    /// Packets that left the sender, a second.
-    pub(crate) sent_per_second: f64,
-    /// The part of them that did not arrive, in per cent.
-    pub(crate) lost: f64,
 }
 
 impl Load {
@@ -94,26 +88,23 @@ impl Load {
         Ok(arrived)
     }
 
-    /// UDP packets with 200 bytes of payload at `rate` a second, from the client to `to`.
-    pub(crate) fn udp(&self, link: &Link, to: IpAddr, rate: u64, seconds: u64) -> Result<Flood> {
+    /// UDP packets with [`SMALL`] bytes of payload at `rate` a second, from the client to `to`: the part
+    /// that does not arrive, in per cent.
+    pub(crate) fn udp_loss(&self, link: &Link, to: IpAddr, rate: u64, seconds: u64) -> Result<f64> {
         let Self::Iperf3(program) = self else {
-            bail!("UDP is measured with iperf3 only");
+            let flood = Flood {
+                rate,
+                payload: SMALL,
+                length: Duration::from_secs(seconds),
+            };
+            return Ok(flood.run(&link.client, &link.gateway, to)?.lost());
         };
-        let bits = (rate * SMALL * 8).to_string();
+        let bits = (rate * SMALL as u64 * 8).to_string();
         let length = SMALL.to_string();
-        let end = iperf3(
-            program,
-            link,
-            to,
-            seconds,
-            &["-u", "-l", &length, "-b", &bits],
-        )?;
-        let sum = &end["sum"];
-        Ok(Flood {
-            sent_per_second: number(&sum["packets"], "packets")?
-                / number(&sum["seconds"], "seconds")?,
-            lost: number(&sum["lost_percent"], "lost_percent")?,
-        })
+        let buffer = socket_buffer().to_string();
+        let arguments = ["-u", "-l", &length, "-b", &bits, "-w", &buffer];
+        let end = iperf3(program, link, to, seconds, &arguments)?;
+        number(&end["sum"]["lost_percent"], "lost_percent")
     }
 
     /// Its name and version.
@@ -135,10 +126,12 @@ fn iperf3(
     seconds: u64,
     arguments: &[&str],
 ) -> Result<Value> {
+    // A port for each run: what an overloaded tunnel still delivers of the last flood is not for this one.
+    let port = (FIRST_PORT + RUNS.fetch_add(1, Ordering::Relaxed) % PORTS).to_string();
     let to = to.to_string();
     let mut serve = Command::new(program);
     // A server for each run: one that was left in the middle of a test would refuse the next.
-    serve.args(["-s", "-1", "-B", &to, "--forceflush"]);
+    serve.args(["-s", "-1", "-B", &to, "-p", &port, "--forceflush"]);
     let mut server = link.gateway.spawn(serve)?;
     until(PATIENCE, || {
         server.still_runs()?;
@@ -147,7 +140,7 @@ fn iperf3(
     .context("iperf3 -s does not listen")?;
     let mut client = Command::new(program);
     client
-        .args(["-c", &to, "-J", "-t", &seconds.to_string()])
+        .args(["-c", &to, "-p", &port, "-J", "-t", &seconds.to_string()])
         .args(arguments);
     let outcome = link
         .client
@@ -161,6 +154,18 @@ fn iperf3(
     Ok(report["end"].clone())
 }
 
+/// Room for the packets that come while the receiver is off the processor, as far as the kernel allows:
+/// otherwise a busy machine's losses at the load's own socket would count as the tunnel's.
+fn socket_buffer() -> u64 {
+    let limit = |name| {
+        let text = fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    // iperf3 fails if it does not get what it asks for.
+    let limit = limit("rmem_max").into_iter().chain(limit("wmem_max")).min();
+    limit.unwrap_or(100_000).min(1 << 20)
+}
+
 fn number(value: &Value, name: &str) -> Result<f64> {
     value
         .as_f64()
@@ -168,7 +173,12 @@ fn number(value: &Value, name: &str) -> Result<f64> {
 }
 
 /// The payload of small packets: a voice frame, a DNS answer.
-const SMALL: u64 = 200;
+pub(crate) const SMALL: usize = 200;
+
+/// Long before a port comes round again, its last run is forgotten.
+static RUNS: AtomicU16 = AtomicU16::new(0);
+const FIRST_PORT: u16 = 5201;
+const PORTS: u16 = 1000;
 
 /// How long iperf3 may take besides its transfer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -38,6 +38,9 @@ pub(crate) trait Subject {
     /// Stops the client's end; it can be started again.
     fn stop_client(&mut self) -> Result<()>;
 
+    /// Fails with a program's last words if one of them has ended by itself.
+    fn alive(&mut self) -> Result<()>;
+
     /// The process ids of the client's and the gateway's end; `None` if there are no programs, or one is
     /// not running.
     fn processes(&self) -> Option<(u32, u32)>;
@@ -112,7 +115,7 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Fails with the program's own words if it has ended.
+/// Fails with the program's own words if it has ended, or was never started.
 fn alive(process: &mut Option<Process>) -> Result<()> {
     match process {
         Some(process) => process.still_runs(),

@@ -71,6 +71,14 @@ impl Subject for Adit {
         Ok(())
     }
 
+    fn alive(&mut self) -> Result<()> {
+        if let (Some((client, _)), Some((gateway, _))) = (&mut self.client, &mut self.gateway) {
+            client.process()?.still_runs()?;
+            gateway.process().still_runs()?;
+        }
+        Ok(())
+    }
+
     fn processes(&self) -> Option<(u32, u32)> {
         Some((self.client.as_ref()?.1, self.gateway.as_ref()?.1))
     }

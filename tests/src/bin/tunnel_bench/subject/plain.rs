@@ -37,6 +37,10 @@ impl Subject for Plain {
         Ok(())
     }
 
+    fn alive(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn processes(&self) -> Option<(u32, u32)> {
         None
     }

@@ -139,6 +139,11 @@ impl Subject for Quincy {
         super::stop(&mut self.client_process)
     }
 
+    fn alive(&mut self) -> Result<()> {
+        super::alive(&mut self.client_process)?;
+        super::alive(&mut self.server_process)
+    }
+
     fn processes(&self) -> Option<(u32, u32)> {
         let (client, server) = (&self.client_process, &self.server_process);
         Some((client.as_ref()?.pid(), server.as_ref()?.pid()))

@@ -119,6 +119,11 @@ impl Subject for WireGuard {
         super::stop(&mut self.client)
     }
 
+    fn alive(&mut self) -> Result<()> {
+        super::alive(&mut self.client)?;
+        super::alive(&mut self.gateway)
+    }
+
     fn processes(&self) -> Option<(u32, u32)> {
         Some((self.client.as_ref()?.pid(), self.gateway.as_ref()?.pid()))
     }
