@@ -32,3 +32,11 @@ pub(crate) fn kernel() -> String {
         .trim()
         .to_owned()
 }
+
+/// How many programs wanted to run at the same time in the last minute: figures of a busy machine are
+/// worth little.
+pub(crate) fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let first = text.split_whitespace().next();
+    first.and_then(|word| word.parse().ok()).unwrap_or_default()
+}

@@ -56,7 +56,7 @@ fn bench(options: &Options) -> Result<()> {
     let programs = programs::build()?;
     lab::enter()?;
     let load = Load::find();
-    let mut report = Report::default();
+    let mut report = Report::new(machine::load_average());
     for (number, &scenario) in options.scenarios.iter().enumerate() {
         let groups: Vec<Group> = options
             .groups
@@ -85,17 +85,15 @@ fn run(
 ) -> Result<()> {
     let mut beds = Vec::new();
     for name in &options.subjects {
-        match subject::find(name, programs).and_then(|found| {
-            let Some(subject) = found else {
-                bail!("not on PATH");
-            };
-            Bed::start(scenario, subject)
-        }) {
+        match start(name, programs, scenario) {
             Ok(bed) => {
                 report.subject(bed.subject());
                 beds.push(bed);
             }
-            Err(error) => eprintln!("{scenario}: {name} is left out: {}", one_line(&error)),
+            Err(error) => report.failure(format!(
+                "{scenario}: {name} is left out: {}",
+                one_line(&error)
+            )),
         }
     }
     // What takes the client down comes after what wants it to have lived for long.
@@ -114,19 +112,35 @@ fn run(
             for &group in &phase {
                 eprintln!("{scenario}: {group}, round {round} of {rounds}");
                 for bed in &mut beds {
+                    let name = bed.subject().name();
                     match bed.measure(group, load, options.seconds) {
-                        Ok(values) => report.add(scenario, bed.subject().name(), &values),
-                        Err(error) => eprintln!(
-                            "{scenario}: {group} of {} failed: {}",
-                            bed.subject().name(),
-                            one_line(&error)
-                        ),
+                        Ok(values) => report.add(scenario, name, &values),
+                        Err(error) => {
+                            report.failure(format!(
+                                "{scenario}: {group} of {name}, round {round}: {}",
+                                one_line(&error)
+                            ));
+                            // The next round shall not suffer for what ended in this one.
+                            if bed.alive().is_err()
+                                && let Ok(another) = start(name, programs, scenario)
+                            {
+                                *bed = another;
+                            }
+                        }
                     }
                 }
             }
         }
     }
     Ok(())
+}
+
+/// A subject that runs and answers.
+fn start(name: &str, programs: &Programs, scenario: Scenario) -> Result<Bed> {
+    match subject::find(name, programs)? {
+        Some(subject) => Bed::start(scenario, subject),
+        None => bail!("not on PATH"),
+    }
 }
 
 /// The whole chain without line breaks: a peer's failure is a remark, no disaster.

@@ -166,6 +166,11 @@ impl Bed {
         self.subject.as_ref()
     }
 
+    /// Fails with a program's last words if one of them has ended.
+    pub(crate) fn alive(&mut self) -> Result<()> {
+        self.subject.alive()
+    }
+
     /// Measures all rows of one group once; rows that make no sense for the subject are missing.
     pub(crate) fn measure(
         &mut self,

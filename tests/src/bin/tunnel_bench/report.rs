@@ -16,14 +16,33 @@ use crate::subject::Subject;
 use crate::target::{Target, best};
 
 /// Everything measured so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
+    /// Of the machine, before the first measurement.
+    load_average: f64,
+    failures: Vec<String>,
     /// Names and versions, in the order of measurement.
     subjects: Vec<(&'static str, String)>,
     rows: BTreeMap<(Scenario, Measure), BTreeMap<&'static str, Vec<f64>>>,
 }
 
 impl Report {
+    /// An empty one.
+    pub(crate) fn new(load_average: f64) -> Self {
+        Self {
+            load_average,
+            failures: Vec::new(),
+            subjects: Vec::new(),
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// Says what could not be measured, and keeps it: a missing figure has a reason.
+    pub(crate) fn failure(&mut self, text: String) {
+        eprintln!("{text}");
+        self.failures.push(text);
+    }
+
     /// Takes note of a subject.
     pub(crate) fn subject(&mut self, subject: &dyn Subject) {
         let name = subject.name();
@@ -48,10 +67,11 @@ impl Report {
     /// The table for people.
     pub(crate) fn markdown(&self, options: &Options, load: &Load) -> String {
         let mut text = format!(
-            "{}, {} CPUs, Linux {}; medians of {} interleaved rounds of {} s; load: {}\n\n",
+            "{}, {} CPUs, Linux {}, load average {:.2} before; medians of {} interleaved rounds of {} s; load: {}\n\n",
             machine::processor(),
             machine::cpus(),
             machine::kernel(),
+            self.load_average,
             options.rounds,
             options.seconds,
             load.name(),
@@ -85,6 +105,12 @@ impl Report {
                 or_dash(target),
                 or_dash(comparison.verdict)
             );
+        }
+        if !self.failures.is_empty() {
+            text.push_str("\nNot measured:\n\n");
+            for failure in &self.failures {
+                let _ = writeln!(text, "- {failure}");
+            }
         }
         text
     }
@@ -125,10 +151,12 @@ impl Report {
             "processor": machine::processor(),
             "cpus": machine::cpus(),
             "kernel": machine::kernel(),
+            "load_average_before": self.load_average,
             "rounds": options.rounds,
             "seconds_per_measurement": options.seconds,
             "load": load.name(),
             "versions": versions,
+            "failures": self.failures,
             "rows": rows.collect::<Vec<Value>>(),
         }))
     }
