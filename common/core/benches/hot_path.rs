@@ -1,4 +1,5 @@
-//! Parse → decide → frame: what the core costs per packet, beside a plain copy of the same bytes.
+//! Parse → decide → frame: what the core costs per packet, together and step by step, beside a plain
+//! copy of the same bytes.
 //!
 //! A gateway with [`SESSIONS`] sessions and a policy of [`RULES`] networks judges batches of
 //! [`BATCH`] packets, each of another session. Run with `cargo bench -p adit-core`; one element is
@@ -8,17 +9,22 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_core::dataplane::Verdict;
 use adit_core::dataplane::gateway::{self, Sessions, Target};
 use adit_core::identity::{Identity, Principal};
-use adit_core::policy::{Filter, Policy};
+use adit_core::policy::{Decision, Direction, Filter, Flow, Policy};
 use adit_core::table::owners::Owners;
 use adit_core::wire::ip::{IpPacket, UDP};
 use adit_core::wire::{datagram, tcp};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-criterion_group!(benches, from_peer, to_peer, plain_copy);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
+    targets = from_peer, to_peer, policy, frame, plain_copy
+}
 criterion_main!(benches);
 
 /// A datagram from a client becomes a packet for the TUN device.
@@ -79,7 +85,53 @@ fn to_peer(criterion: &mut Criterion) {
     }
 }
 
-/// The copy that both of the above contain, and nothing else.
+/// The policy alone: may this session reach that address?
+fn policy(criterion: &mut Criterion) {
+    let table = Table::new();
+    let mut group = criterion.benchmark_group("policy");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    let families: [(_, Address); 2] = [("v4", server_v4), ("v6", server_v6)];
+    for (family, server) in families {
+        let flows: Vec<Flow> = (0..BATCH)
+            .map(|n| Flow {
+                direction: Direction::FromClient,
+                inside: server(n),
+                protocol: UDP,
+                port: Some(443),
+            })
+            .collect();
+        group.bench_function(family, |bencher| {
+            bencher.iter(|| {
+                for (flow, filter) in flows.iter().zip(&table.filters) {
+                    let decision = filter.decide(black_box(flow));
+                    assert!(matches!(decision, Decision::Allow(_)));
+                }
+            });
+        });
+    }
+}
+
+/// The frame alone: the prefix in front of a packet that is in place, and the look for a SYN.
+fn frame(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("frame");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for (family, length, client, server) in shapes() {
+        let prefix = datagram::prefix_len(0);
+        let mut framed: Vec<u8> = (0..BATCH)
+            .flat_map(|n| [vec![0; prefix], packet(client(n), server(n), length)].concat())
+            .collect();
+        group.bench_function(format!("{family}/{length}"), |bencher| {
+            bencher.iter(|| {
+                for framed in black_box(&mut framed).chunks_mut(prefix + length) {
+                    datagram::write_prefix(0, &mut framed[..prefix]);
+                    tcp::clamp_mss(&mut framed[prefix..], MAX_PACKET);
+                }
+            });
+        });
+    }
+}
+
+/// The copy that the first two of the above contain, and nothing else.
 fn plain_copy(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("memcpy");
     group.throughput(Throughput::Elements(BATCH as u64));
@@ -201,6 +253,9 @@ fn packet(source: IpAddr, destination: IpAddr, length: usize) -> Vec<u8> {
     packet
 }
 
+/// Short, so that all groups together take half a minute.
+const WARM_UP: Duration = Duration::from_millis(300);
+const MEASUREMENT: Duration = Duration::from_secs(1);
 /// A small packet, a request or an acknowledgement, and one that fills the tunnel.
 const LENGTHS: [usize; 2] = [80, 1400];
 /// What a path of 1500 bytes carries.
