@@ -94,7 +94,7 @@ pub struct Gateway {
     lingering: Lingering,
     timers: BTreeSet<(Instant, Key)>,
     inside: VecDeque<Bytes>,
-    /// Where packets from inside are cut.
+    /// Where packets from inside are cut, and packets between sessions copied.
     chunks: Chunks,
     messages: VecDeque<ToReception>,
     events: VecDeque<GatewayEvent>,

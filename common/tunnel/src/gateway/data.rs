@@ -268,9 +268,10 @@ impl Gateway {
 
     /// From one session to another: the gateway is a router hop between them.
     fn relay(&mut self, now: Instant, peer: Key, packet: &[u8]) -> Result<(), DropReason> {
-        let mut buffer = BytesMut::with_capacity(HEADROOM + packet.len());
-        buffer.resize(HEADROOM, 0);
-        buffer.extend_from_slice(packet);
+        let room = self.chunks.room(HEADROOM + packet.len());
+        room.resize(HEADROOM, 0);
+        room.extend_from_slice(packet);
+        let mut buffer = room.split();
         ip::decrement_hop_limit(&mut buffer[HEADROOM..]);
         if let Some(session) = self.session(peer) {
             tcp::clamp_mss(&mut buffer[HEADROOM..], session.mtu.clamp_to(now));
