@@ -42,6 +42,10 @@ impl House {
         self.reception.handle_timeout(now);
     }
 
+    pub fn has_full_batch(&self) -> bool {
+        self.gateway.has_full_batch()
+    }
+
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         match self.reception.poll_transmit(now, buf) {
             Some(transmit) => Some(transmit),
