@@ -6,15 +6,23 @@
 //! (iputils-ping), `nft` (nftables) and `mount`; without them the ring says so, and fails only where `CI=true`.
 
 #[cfg(target_os = "linux")]
+mod bridge;
+#[cfg(target_os = "linux")]
 mod crash;
 #[cfg(target_os = "linux")]
 mod host;
 #[cfg(target_os = "linux")]
 mod namespace;
 #[cfg(target_os = "linux")]
+mod offload;
+#[cfg(target_os = "linux")]
 mod poll;
 #[cfg(target_os = "linux")]
+mod random;
+#[cfg(target_os = "linux")]
 mod routing;
+#[cfg(target_os = "linux")]
+mod segmentation;
 #[cfg(target_os = "linux")]
 mod tun;
 #[cfg(target_os = "linux")]
@@ -40,6 +48,8 @@ fn main() {
     }
     let mut trials = Vec::new();
     trials.extend(tun::trials());
+    trials.extend(offload::trials());
+    trials.extend(segmentation::trials());
     trials.extend(udp::trials());
     trials.extend(poll::trials());
     trials.extend(host::trials());

@@ -1,10 +1,13 @@
 //! Namespaces, and the programs that look at them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags};
 
 /// Moves this process, which must have one thread only, into namespaces in which it is root.
 pub(crate) fn enter() {
@@ -25,7 +28,7 @@ pub(crate) fn enter() {
 /// A test that has a network namespace and a mount namespace to itself, with loopback up.
 pub(crate) fn trial(name: &str, test: fn()) -> Trial {
     Trial::test(name, move || {
-        let thread = std::thread::Builder::new().name("namespace".into());
+        let thread = thread::Builder::new().name("namespace".into());
         let thread = thread
             .spawn(move || {
                 unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
@@ -41,6 +44,66 @@ pub(crate) fn trial(name: &str, test: fn()) -> Trial {
             text.unwrap_or_else(|| "panicked".into()).into()
         })
     })
+}
+
+/// One more network namespace, with loopback up: the other end of a wire.
+pub(crate) struct Elsewhere(File);
+
+impl Elsewhere {
+    pub(crate) fn new() -> Self {
+        let namespace = thread::spawn(|| {
+            unshare(UnshareFlags::NEWNET);
+            run("ip link set lo up");
+            File::open("/proc/thread-self/ns/net").expect("the namespace of a thread")
+        });
+        Self(namespace.join().expect("a namespace"))
+    }
+
+    /// Does something over there. Sockets and devices made there stay there.
+    pub(crate) fn run<T: Send>(&self, there: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let kind = Some(LinkNameSpaceType::Network);
+                rustix::thread::move_into_link_name_space(self.0.as_fd(), kind).expect("moved");
+                there()
+            });
+            thread.join().expect("done")
+        })
+    }
+}
+
+/// The counter `name` of the protocol `Tcp`, `Udp` or `Ip` in the calling thread's namespace.
+pub(crate) fn snmp(protocol: &str, name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp").expect("counters");
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+    let (names, values) = (lines.next(), lines.next());
+    let mut pairs = names
+        .expect("names")
+        .split(' ')
+        .zip(values.expect("values").split(' '));
+    let value = pairs.find(|(found, _)| *found == name);
+    value.expect(name).1.parse().expect("a number")
+}
+
+/// How many packets the kernel took from the interface, one for each write to a TUN device.
+pub(crate) fn packets_from(interface: &str) -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/dev").expect("interfaces");
+    let counters = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
+    let packets = counters.expect(interface).split_whitespace().nth(1);
+    packets.expect("a counter").parse().expect("a number")
+}
+
+/// Waits until something is true that the kernel does in its own time.
+pub(crate) fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_true() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::yield_now();
+    }
 }
 
 /// Runs a future to its end on this thread.

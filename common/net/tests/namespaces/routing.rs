@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 
 use crate::host::{MARK, full_tunnel, lan, nets};
 use crate::namespace::{block_on, run, trial};
+use crate::random::Random;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -160,16 +161,4 @@ fn random_routes_go_by_the_longest_prefix() {
             assert_eq!(way(&to, Some(MARK)).await, "lan0", "{to}");
         }
     });
-}
-
-/// xorshift64*, for the same cases in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u32) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as u32 % bound
-    }
 }
