@@ -429,8 +429,9 @@ fn is_wildcard_v6(address: SocketAddr) -> bool {
 /// Half a second of 100 Mbit/s, or a stall of 50 ms at 1 Gbit/s.
 const BUFFER: usize = 7 << 20;
 
-/// Messages per receive call. With GRO each is up to 64 datagrams.
-const BATCH: usize = 8;
+/// Messages per receive call. With GRO each is up to 64 datagrams; without, twice as many would only spare
+/// a hundredth of what a datagram costs.
+const BATCH: usize = 16;
 
 /// The largest UDP payload, rounded up.
 const SLOT: usize = 64 * 1024;
