@@ -200,7 +200,7 @@ impl Thread {
     }
 
     fn drain(&mut self, now: Instant) {
-        while let Some(message) = self.reception.poll_message() {
+        while let Some((_, message)) = self.reception.poll_message() {
             self.engine.tell(Command::Desk(message));
         }
         while let Some(transmit) = self.reception.poll_transmit(now, &mut self.batch) {

@@ -92,6 +92,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
             idle_timeout: config.idle_timeout,
             keep_alive: None,
         },
+        engines: 1,
         tls: loaded.tls.clone(),
         authorities: loaded.authorities.clone(),
         admission,
@@ -100,6 +101,8 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         epoch,
     });
     let engine = Gateway::new(GatewayConfig {
+        engine: 0,
+        engines: 1,
         inside: InsideAddresses {
             v4: config.inside.addresses.iter().find_map(|net| match net {
                 IpNet::V4(net) => Some(net.addr()),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use adit_core::admission::Admission;
 use adit_core::close::{Refusal, RefusalKind};
-use adit_core::dataplane::gateway::{self as gateway_verdict, Sessions, Target as Place};
+use adit_core::dataplane::gateway::{self as gateway_verdict, Place, Sessions, Target as Onward};
 use adit_core::dataplane::{Verdict, client as client_verdict};
 use adit_core::h3::frame::{self, Frame, FrameReader};
 use adit_core::h3::message::{RequestHead, ResponseHead};
@@ -118,27 +118,40 @@ pub fn dataplane(data: &[u8]) {
     for from in [LAPTOP, SITE] {
         let verdict = gateway_verdict::from_peer(&*OFFICE, from, &packet);
         if let Verdict::Forward(target) = verdict {
-            assert_eq!(sender, Some(from), "the source is the sender's own");
-            assert_eq!(target, receiver.map_or(Place::Inside, Place::Peer));
-            assert_ne!(receiver, Some(from), "nothing is sent back");
+            let from = Some(Place::Here(from));
+            assert_eq!(sender, from, "the source is the sender's own");
+            let expected = match receiver {
+                None => Onward::Inside,
+                Some(Place::Here(peer)) => Onward::Peer(peer),
+                Some(Place::There(engine)) => Onward::Neighbour(engine),
+            };
+            assert_eq!(target, expected);
+            assert_ne!(receiver, from, "nothing is sent back");
         }
         verdicts.push(verdict.map(|_| ()));
     }
     let verdict = gateway_verdict::to_peer(&*OFFICE, &packet, packet.bytes().len());
     if let Verdict::Forward(peer) = verdict {
         assert_eq!(receiver, Some(peer));
+        assert!(data.len() <= MAX_PACKET || peer == Place::There(NEIGHBOUR));
+    }
+    verdicts.push(verdict.map(|_| ()));
+    let verdict = gateway_verdict::from_neighbour(&*OFFICE, &packet);
+    if let Verdict::Forward(peer) = verdict {
+        assert_eq!(sender, Some(Place::There(NEIGHBOUR)));
+        assert_eq!(receiver, Some(Place::Here(peer)));
         assert!(data.len() <= MAX_PACKET);
     }
     verdicts.push(verdict.map(|_| ()));
     let verdict =
         client_verdict::to_gateway(&OFFICE.view, MAX_PACKET, &packet, packet.bytes().len());
     if verdict == Verdict::Forward(()) {
-        assert_eq!(sender, Some(LAPTOP));
+        assert_eq!(sender, Some(Place::Here(LAPTOP)));
         assert!(data.len() <= MAX_PACKET);
     }
     verdicts.push(verdict);
     let verdict = client_verdict::from_gateway(&OFFICE.view, &packet);
-    assert!(verdict != Verdict::Forward(()) || receiver == Some(LAPTOP));
+    assert!(verdict != Verdict::Forward(()) || receiver == Some(Place::Here(LAPTOP)));
     verdicts.push(verdict);
     for verdict in verdicts {
         if let Verdict::Reply(IcmpError::PacketTooBig { mtu }) = verdict {
@@ -396,9 +409,10 @@ pub fn session(data: &[u8]) {
     }
 }
 
-/// A laptop whose address lies inside the network of a site, and what both may reach.
+/// A laptop whose address lies inside the network of a site, a neighbour's session inside both, and
+/// what they may reach.
 struct Office {
-    owners: Owners<usize>,
+    owners: Owners<Place<usize>>,
     filter: Filter,
     view: client_verdict::ClientView,
 }
@@ -408,14 +422,16 @@ impl Office {
         let mut owners = Owners::new();
         let mut addresses = Vec::new();
         for (prefix, owner) in [
-            ("10.99.0.7/32", LAPTOP),
-            ("fd00::7/128", LAPTOP),
-            ("10.99.0.0/24", SITE),
-            ("fd00::/64", SITE),
+            ("10.99.0.7/32", Place::Here(LAPTOP)),
+            ("fd00::7/128", Place::Here(LAPTOP)),
+            ("10.99.0.0/24", Place::Here(SITE)),
+            ("fd00::/64", Place::Here(SITE)),
+            ("10.99.0.128/25", Place::There(NEIGHBOUR)),
+            ("fd00::8000/113", Place::There(NEIGHBOUR)),
         ] {
             let prefix: IpNet = prefix.parse().expect("a prefix");
             owners.insert(prefix, owner);
-            if owner == LAPTOP {
+            if owner == Place::Here(LAPTOP) {
                 addresses.push(prefix);
             }
         }
@@ -435,7 +451,7 @@ impl Office {
 impl Sessions for Office {
     type Key = usize;
 
-    fn owner(&self, address: IpAddr) -> Option<usize> {
+    fn owner(&self, address: IpAddr) -> Option<Place<usize>> {
         self.owners.owner(address)
     }
 
@@ -469,6 +485,8 @@ fn written(action: &Action) -> usize {
 
 const LAPTOP: usize = 0;
 const SITE: usize = 1;
+/// An engine beside the one whose verdicts are asked.
+const NEIGHBOUR: u8 = 1;
 
 /// What a path of 1500 bytes carries.
 const MAX_PACKET: usize = 1412;

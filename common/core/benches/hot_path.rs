@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_core::dataplane::Verdict;
-use adit_core::dataplane::gateway::{self, Sessions, Target};
+use adit_core::dataplane::gateway::{self, Place, Sessions, Target};
 use adit_core::identity::{Identity, Principal};
 use adit_core::policy::{Decision, Direction, Filter, Flow, Policy};
 use adit_core::table::owners::Owners;
@@ -74,7 +74,7 @@ fn to_peer(criterion: &mut Criterion) {
                 {
                     let packet = IpPacket::parse(black_box(bytes)).expect("a packet");
                     let verdict = gateway::to_peer(&table, &packet, length);
-                    assert_eq!(verdict, Verdict::Forward(n));
+                    assert_eq!(verdict, Verdict::Forward(Place::Here(n)));
                     datagram::write_prefix(0, &mut out[..prefix]);
                     out[prefix..].copy_from_slice(bytes);
                     tcp::clamp_mss(&mut out[prefix..], MAX_PACKET);
@@ -151,7 +151,7 @@ fn plain_copy(criterion: &mut Criterion) {
 
 /// The gateway's sessions, as an engine keeps them.
 struct Table {
-    owners: Owners<usize>,
+    owners: Owners<Place<usize>>,
     filters: Vec<Arc<Filter>>,
 }
 
@@ -165,8 +165,8 @@ impl Table {
         let mut owners = Owners::new();
         let mut filters = Vec::new();
         for n in 0..SESSIONS {
-            owners.insert(client_v4(n).into(), n);
-            owners.insert(client_v6(n).into(), n);
+            owners.insert(client_v4(n).into(), Place::Here(n));
+            owners.insert(client_v6(n).into(), Place::Here(n));
             filters.push(policy.access(&identity(n)).expect("an access").filter);
         }
         Self { owners, filters }
@@ -176,7 +176,7 @@ impl Table {
 impl Sessions for Table {
     type Key = usize;
 
-    fn owner(&self, address: IpAddr) -> Option<usize> {
+    fn owner(&self, address: IpAddr) -> Option<Place<usize>> {
         self.owners.owner(address)
     }
 

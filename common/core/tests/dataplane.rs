@@ -1,7 +1,7 @@
 //! What the data path promises, one sentence per test.
 //!
 //! The world: alice and bob have an address each; a site router has one, and a network in which bob's
-//! second address lies. Alice and the site may reach the office and each other; bob the office alone.
+//! second address lies, and the network of a session of another engine. Alice and the site may reach the office and each other; bob the office alone.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use adit_core::dataplane::client::{self, ClientView};
-use adit_core::dataplane::gateway::{Sessions, Target, from_peer, to_peer};
+use adit_core::dataplane::gateway::{Place, Sessions, Target, from_neighbour, from_peer, to_peer};
 use adit_core::dataplane::{Counters, DropReason, Verdict};
 use adit_core::identity::{Identity, Principal};
 use adit_core::policy::{Filter, Policy};
@@ -24,6 +24,8 @@ const ALICE: usize = 0;
 const BOB: usize = 1;
 const SITE: usize = 2;
 const GONE: usize = 3;
+/// The engine of the session at [`ELSEWHERE`].
+const NEIGHBOUR: u8 = 7;
 
 #[test]
 fn a_permitted_packet_goes_inside_and_its_reply_comes_back() {
@@ -33,7 +35,10 @@ fn a_permitted_packet_goes_inside_and_its_reply_comes_back() {
             world.from(ALICE, alice, office),
             Verdict::Forward(Target::Inside)
         );
-        assert_eq!(world.to(office, alice), Verdict::Forward(ALICE));
+        assert_eq!(
+            world.to(office, alice),
+            Verdict::Forward(Place::Here(ALICE))
+        );
     }
 }
 
@@ -83,7 +88,10 @@ fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it() {
         world.from(BOB, BOB_AT_SITE, OFFICE_V4),
         Verdict::Forward(Target::Inside)
     );
-    assert_eq!(world.to(OFFICE_V4, BOB_AT_SITE), Verdict::Forward(BOB));
+    assert_eq!(
+        world.to(OFFICE_V4, BOB_AT_SITE),
+        Verdict::Forward(Place::Here(BOB))
+    );
 }
 
 #[test]
@@ -116,6 +124,58 @@ fn a_packet_to_oneself_does_not_circle() {
 }
 
 #[test]
+fn what_is_for_another_engine_goes_there_after_the_senders_own_questions() {
+    let world = World::new();
+    let there = world.from(ALICE, ALICE_V4, ELSEWHERE);
+    assert_eq!(there, Verdict::Forward(Target::Neighbour(NEIGHBOUR)));
+    let inside = world.to(OFFICE_V4, ELSEWHERE);
+    assert_eq!(inside, Verdict::Forward(Place::There(NEIGHBOUR)));
+    // Bob may not reach it, whoever has it.
+    let denied = world.from(BOB, BOB_V4, ELSEWHERE);
+    assert_eq!(denied, Verdict::Reply(IcmpError::AdminProhibited));
+    let mut last_hop = packet(ALICE_V4, ELSEWHERE, UDP, &[0; 8]);
+    last_hop[8] = 1;
+    let verdict = from_peer(&world, ALICE, &IpPacket::parse(&last_hop).unwrap());
+    assert_eq!(verdict, Verdict::Reply(IcmpError::HopLimitExceeded));
+}
+
+#[test]
+fn nobody_speaks_with_the_address_of_another_engines_session() {
+    let world = World::new();
+    let verdict = world.to(ELSEWHERE, ALICE_V4);
+    assert_eq!(verdict, Verdict::Drop(DropReason::SourceNotOwned));
+    // It lies inside the site's own network.
+    let verdict = world.from(SITE, ELSEWHERE, OFFICE_V4);
+    assert_eq!(verdict, Verdict::Reply(IcmpError::SourcePolicy));
+    for source in [ALICE_V4, OFFICE_V4] {
+        let verdict = world.relayed(source, BOB_V4);
+        assert_eq!(
+            verdict,
+            Verdict::Drop(DropReason::SourceNotOwned),
+            "{source}"
+        );
+    }
+}
+
+#[test]
+fn the_receivers_engine_has_the_last_word_and_passes_nothing_on_again() {
+    let world = World::new();
+    let verdict = |destination| world.relayed(ELSEWHERE, destination);
+    assert_eq!(verdict("10.20.7.7"), Verdict::Forward(SITE));
+    let prohibited = Verdict::Reply(IcmpError::AdminProhibited);
+    assert_eq!(verdict(BOB_V4), prohibited, "bob does not speak with it");
+    assert_eq!(verdict("10.99.0.77"), Verdict::Reply(IcmpError::NoRoute));
+    let gone = Verdict::Drop(DropReason::SessionGone);
+    assert_eq!(verdict("10.20.6.2"), gone, "that is another engine's");
+    let bytes = packet(ELSEWHERE, "10.20.7.7", UDP, &[0; MAX_PACKET]);
+    let too_big = IcmpError::PacketTooBig {
+        mtu: MAX_PACKET as u32,
+    };
+    let verdict = from_neighbour(&world, &IpPacket::parse(&bytes).unwrap());
+    assert_eq!(verdict, Verdict::Reply(too_big));
+}
+
+#[test]
 fn a_packet_for_nobody_has_no_route() {
     assert_eq!(
         World::new().to(OFFICE_V4, "10.99.0.77"),
@@ -130,7 +190,7 @@ fn what_does_not_fit_is_told_the_largest_size() {
         let bytes = packet(OFFICE_V4, ALICE_V4, UDP, &vec![0; size - 20]);
         to_peer(&world, &IpPacket::parse(&bytes).unwrap(), size)
     };
-    assert_eq!(verdict(MAX_PACKET), Verdict::Forward(ALICE));
+    assert_eq!(verdict(MAX_PACKET), Verdict::Forward(Place::Here(ALICE)));
     let too_big = IcmpError::PacketTooBig {
         mtu: MAX_PACKET as u32,
     };
@@ -158,7 +218,11 @@ fn what_is_not_unicast_is_dropped_without_an_answer() {
             dropped.map(|()| Target::Inside),
             "{bad}"
         );
-        assert_eq!(world.to(bad, ALICE_V4), dropped.map(|()| ALICE), "{bad}");
+        assert_eq!(
+            world.to(bad, ALICE_V4),
+            dropped.map(|()| Place::Here(ALICE)),
+            "{bad}"
+        );
         assert_eq!(to_gateway(ALICE_V4, bad), dropped, "{bad}");
     }
     for bad in ["ff02::1", "::", "::1", "fe80::1"] {
@@ -167,7 +231,11 @@ fn what_is_not_unicast_is_dropped_without_an_answer() {
             dropped.map(|()| Target::Inside),
             "{bad}"
         );
-        assert_eq!(world.to(bad, ALICE_V6), dropped.map(|()| ALICE), "{bad}");
+        assert_eq!(
+            world.to(bad, ALICE_V6),
+            dropped.map(|()| Place::Here(ALICE)),
+            "{bad}"
+        );
         assert_eq!(from_gateway(bad, ALICE_V6), dropped, "{bad}");
     }
 }
@@ -197,7 +265,7 @@ fn a_routers_icmp_error_reaches_the_one_whose_packet_it_quotes() {
             let bytes = error_packet(too_big, &quoted, router.parse().unwrap()).unwrap();
             to_peer(&world, &IpPacket::parse(&bytes).unwrap(), bytes.len())
         };
-        assert_eq!(error(alice, office), Verdict::Forward(ALICE));
+        assert_eq!(error(alice, office), Verdict::Forward(Place::Here(ALICE)));
         let elsewhere = if alice.contains(':') {
             "2001:db8::8"
         } else {
@@ -329,7 +397,7 @@ proptest! {
             let parsed = IpPacket::parse(&bytes).unwrap();
             let verdict = from_peer(&world, session, &parsed);
             if let Verdict::Forward(target) = verdict {
-                prop_assert_eq!(world.owner(source), Some(session), "spoofed");
+                prop_assert_eq!(world.owner(source), Some(Place::Here(session)), "spoofed");
                 prop_assert_ne!(target, Target::Peer(session));
             }
             match verdict {
@@ -354,7 +422,7 @@ proptest! {
 }
 
 struct World {
-    owners: Owners<usize>,
+    owners: Owners<Place<usize>>,
     filters: Vec<Arc<Filter>>,
 }
 
@@ -363,13 +431,14 @@ impl World {
         let policy = Policy::parse(POLICY, "policy.toml").unwrap();
         let mut owners = Owners::new();
         for (prefix, owner) in [
-            ("10.99.0.2/32", ALICE),
-            ("fd00:99::2/128", ALICE),
-            ("10.99.0.3/32", BOB),
-            ("10.20.5.5/32", BOB),
-            ("10.99.0.4/32", SITE),
-            ("10.20.0.0/16", SITE),
-            ("10.99.0.9/32", GONE),
+            ("10.99.0.2/32", Place::Here(ALICE)),
+            ("fd00:99::2/128", Place::Here(ALICE)),
+            ("10.99.0.3/32", Place::Here(BOB)),
+            ("10.20.5.5/32", Place::Here(BOB)),
+            ("10.99.0.4/32", Place::Here(SITE)),
+            ("10.20.0.0/16", Place::Here(SITE)),
+            ("10.99.0.9/32", Place::Here(GONE)),
+            ("10.20.6.0/24", Place::There(NEIGHBOUR)),
         ] {
             owners.insert(prefix.parse().unwrap(), owner);
         }
@@ -384,7 +453,12 @@ impl World {
         from_peer(self, session, &IpPacket::parse(&bytes).unwrap())
     }
 
-    fn to(&self, source: &str, destination: &str) -> Verdict<usize> {
+    fn relayed(&self, source: &str, destination: &str) -> Verdict<usize> {
+        let bytes = packet(source, destination, UDP, &[0; 8]);
+        from_neighbour(self, &IpPacket::parse(&bytes).unwrap())
+    }
+
+    fn to(&self, source: &str, destination: &str) -> Verdict<Place<usize>> {
         let bytes = packet(source, destination, UDP, &[0; 8]);
         to_peer(self, &IpPacket::parse(&bytes).unwrap(), bytes.len())
     }
@@ -393,7 +467,7 @@ impl World {
 impl Sessions for World {
     type Key = usize;
 
-    fn owner(&self, address: IpAddr) -> Option<usize> {
+    fn owner(&self, address: IpAddr) -> Option<Place<usize>> {
         self.owners.owner(address)
     }
 
@@ -451,6 +525,7 @@ fn any_address() -> impl Strategy<Value = IpAddr> {
         ALICE_V4,
         BOB_V4,
         BOB_AT_SITE,
+        ELSEWHERE,
         "10.20.7.7",
         "10.99.0.4",
         "10.99.0.9",
@@ -500,6 +575,7 @@ const ALICE_V4: &str = "10.99.0.2";
 const ALICE_V6: &str = "fd00:99::2";
 const BOB_V4: &str = "10.99.0.3";
 const BOB_AT_SITE: &str = "10.20.5.5";
+const ELSEWHERE: &str = "10.20.6.1";
 const OFFICE_V4: &str = "10.0.0.10";
 const OFFICE_V6: &str = "fd00:1::10";
 const MAX_PACKET: usize = 1300;

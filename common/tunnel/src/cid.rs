@@ -51,6 +51,15 @@ pub(crate) fn destination(datagram: &[u8]) -> Option<ConnectionId> {
     Some(ConnectionId::new(id))
 }
 
+/// The engine whose connection a datagram belongs to; `None` for the datagrams of a handshake, whose ids the
+/// client made up.
+pub(crate) fn engine(datagram: &[u8]) -> Option<u8> {
+    let (first, rest) = datagram.split_first()?;
+    (first & LONG_HEADER == 0)
+        .then(|| rest.first().copied())
+        .flatten()
+}
+
 /// The key that marks connection ids, from its bytes.
 pub(crate) fn marking_key(key: &[u8; 32]) -> Arc<hmac::Key> {
     Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key))
@@ -144,8 +153,10 @@ mod tests {
         assert_eq!(seen, [id]);
         let short = [&[0x40][..], &id, &[1, 2, 3]].concat();
         assert_eq!(destination(&short), Some(id));
+        assert_eq!(engine(&short), Some(7));
         let long = [&[0xc0, 0, 0, 0, 1, 8][..], &id, &[1, 2, 3]].concat();
         assert_eq!(destination(&long), Some(id));
+        assert_eq!(engine(&long), None);
     }
 
     #[test]
@@ -158,6 +169,9 @@ mod tests {
             &[0xc0, 0, 0, 0, 1, 8, 1],
         ] {
             assert_eq!(destination(datagram), None, "{datagram:?}");
+        }
+        for datagram in [&[][..], &[0x40]] {
+            assert_eq!(engine(datagram), None, "{datagram:?}");
         }
         let too_long = [&[0xc0, 0, 0, 0, 1, 21][..], &[0; 40]].concat();
         assert_eq!(destination(&too_long), None);

@@ -1,11 +1,11 @@
 //! The gateway's engine: one UDP socket, one TUN queue, any number of admitted sessions.
 //!
 //! Sessions come from the [`Reception`](crate::Reception), complete with their links. Datagrams that
-//! belong to none of them go there.
+//! belong to none of them go there. A gateway may have several engines, [`neighbours`] to each other.
 //!
 //! Contract: after any number of `handle_*` calls, call [`Gateway::handle_timeout`] once and then
-//! drain `poll_transmit`, `poll_inside`, `poll_message` and `poll_event`; sleep until `poll_timeout`
-//! or input.
+//! drain `poll_transmit`, `poll_inside`, `poll_message`, `poll_neighbour` and `poll_event`; sleep
+//! until `poll_timeout` or input.
 //! Time comes in as an argument and never runs backwards.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use adit_core::close::{Refusal, RefusalKind};
+use adit_core::dataplane::gateway::Place;
 use adit_core::dataplane::{Counters, TokenBucket};
 use adit_core::identity::Principal;
 use adit_core::session::gateway::{Control, GatewayControlConfig};
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use quinn_proto::Transmit;
 
 use crate::chunks::Chunks;
+use crate::cid;
 use crate::epoch::Epoch;
 use crate::linger::Lingering;
 use crate::link::Notice;
@@ -30,9 +32,11 @@ use crate::reception::{ToEngine, ToReception};
 mod data;
 mod lifetime;
 mod machine;
+mod neighbours;
 mod report;
 mod session;
 
+pub use neighbours::ToNeighbour;
 pub use report::Census;
 pub(crate) use report::{described, shown};
 pub(crate) use session::Session;
@@ -49,6 +53,10 @@ pub struct InsideAddresses {
 
 /// Everything a gateway engine is made of.
 pub struct GatewayConfig {
+    /// The engine's number, which its connection ids begin with: below `engines`.
+    pub engine: u8,
+    /// How many engines the gateway has.
+    pub engines: u8,
     /// The gateway's inner addresses.
     pub inside: InsideAddresses,
     /// The calendar.
@@ -82,12 +90,15 @@ pub enum GatewayEvent {
 
 /// The gateway's engine.
 pub struct Gateway {
+    number: u8,
+    engines: u8,
     links: Links<Control>,
     control: GatewayControlConfig,
     /// By link key; `None` for links whose session is over.
     sessions: Vec<Option<Session>>,
     by_id: BTreeMap<SessionId, Key>,
-    owners: Owners<Key>,
+    /// Whose every inner address is, on all engines.
+    owners: Owners<Place<Key>>,
     inside_addresses: InsideAddresses,
     epoch: Epoch,
     /// Links whose client ended the request: closed when their time to hear of it is over.
@@ -97,6 +108,7 @@ pub struct Gateway {
     /// Where packets from inside are cut, and packets between sessions copied.
     chunks: Chunks,
     messages: VecDeque<ToReception>,
+    neighbours: VecDeque<(u8, ToNeighbour)>,
     events: VecDeque<GatewayEvent>,
     /// Packets of sessions that ended, and packets that belong to no session.
     totals: Counters,
@@ -109,6 +121,8 @@ impl Gateway {
     #[must_use]
     pub fn new(config: GatewayConfig) -> Self {
         Self {
+            number: config.engine,
+            engines: config.engines,
             links: Links::new(),
             control: GatewayControlConfig::default(),
             sessions: Vec::new(),
@@ -121,6 +135,7 @@ impl Gateway {
             inside: VecDeque::new(),
             chunks: Chunks::default(),
             messages: VecDeque::new(),
+            neighbours: VecDeque::new(),
             events: VecDeque::new(),
             totals: Counters::default(),
             answers: session::answer_limit(config.epoch.instant()),
@@ -130,7 +145,13 @@ impl Gateway {
     /// One UDP datagram from outside.
     pub fn handle_udp(&mut self, now: Instant, datagram: Datagram) {
         if let Err(datagram) = self.links.handle_udp(now, datagram) {
-            self.messages.push_back(ToReception::Datagram(datagram));
+            match cid::engine(&datagram.data).filter(|&engine| self.is_neighbour(engine)) {
+                Some(engine) => {
+                    let message = ToNeighbour::Datagram(datagram);
+                    self.neighbours.push_back((engine, message));
+                }
+                None => self.messages.push_back(ToReception::Datagram(datagram)),
+            }
         }
     }
 
@@ -145,6 +166,16 @@ impl Gateway {
             }
             // It came too late for a link that has come and gone.
             ToEngine::Datagram(datagram) => drop(self.links.handle_udp(now, datagram)),
+            ToEngine::Neighbour { prefixes, engine } => {
+                for prefix in prefixes {
+                    self.owners.insert(prefix, Place::There(engine));
+                }
+            }
+            ToEngine::NeighbourGone { prefixes, engine } => {
+                for prefix in prefixes {
+                    self.owners.remove(&prefix, Place::There(engine));
+                }
+            }
         }
     }
 

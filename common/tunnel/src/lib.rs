@@ -32,6 +32,7 @@ pub use client::{Client, ClientConfig, ClientEvent, ClientState};
 pub use epoch::Epoch;
 pub use gateway::{
     Census, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, SessionId, SessionInfo,
+    ToNeighbour,
 };
 pub use links::Datagram;
 pub use quinn_proto::{EcnCodepoint, Transmit};

@@ -24,6 +24,7 @@ use adit_core::identity::Principal;
 use adit_core::session::gateway::{Control, GatewayControlConfig, GatewayEvent as Report};
 use adit_core::table::leases::LeaseEntry;
 use adit_core::wire::datagram;
+use ipnet::IpNet;
 use quinn_proto::{ConnectionId, DatagramEvent, Endpoint, ServerConfig, Transmit};
 
 use crate::cid;
@@ -37,6 +38,9 @@ use crate::tls::{Authorities, QuicServer};
 use crate::transport::{EngineKeys, Limits, transport_config};
 
 mod admit;
+mod seats;
+
+use seats::Seats;
 
 /// What to do when a principal that has a session opens another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub struct ReceptionConfig {
     pub keys: EngineKeys,
     /// Limits of this machine.
     pub limits: Limits,
+    /// How many engines carry packets: one or more.
+    pub engines: u8,
     /// TLS with mandatory client certificates.
     pub tls: Arc<QuicServer>,
     /// The authorities behind the TLS configuration, asked again for the identity.
@@ -68,7 +74,7 @@ pub struct ReceptionConfig {
     pub epoch: Epoch,
 }
 
-/// What the front desk tells the engine that carries the packets, in this order.
+/// What the front desk tells an engine that carries packets, in this order.
 pub enum ToEngine {
     /// A session that was admitted.
     Arrival(Box<Arrival>),
@@ -81,6 +87,20 @@ pub enum ToEngine {
     },
     /// A datagram of a link that has arrived meanwhile.
     Datagram(Datagram),
+    /// Another engine has a session with these prefixes.
+    Neighbour {
+        /// The session's addresses and networks.
+        prefixes: Vec<IpNet>,
+        /// Which engine.
+        engine: u8,
+    },
+    /// That session is over.
+    NeighbourGone {
+        /// What it had.
+        prefixes: Vec<IpNet>,
+        /// Which engine had it.
+        engine: u8,
+    },
 }
 
 /// What an engine tells the front desk.
@@ -89,6 +109,8 @@ pub enum ToReception {
     Datagram(Datagram),
     /// A session is over.
     Ended {
+        /// Whose session.
+        engine: u8,
         /// Which.
         session: SessionId,
         /// Whose it was.
@@ -116,15 +138,23 @@ pub struct Reception {
     tunnel_mtu: u16,
     epoch: Epoch,
     next_id: u64,
-    sessions: BTreeMap<Principal, SessionId>,
+    sessions: BTreeMap<Principal, Seated>,
+    seats: Seats,
     /// Links still in their handshake, to be counted against a flood.
     handshakes: BTreeSet<Key>,
     lingering: Lingering,
     departed: Departed,
-    messages: VecDeque<ToEngine>,
+    messages: VecDeque<(u8, ToEngine)>,
     events: VecDeque<GatewayEvent>,
     /// Packets of whoever has no session yet.
     counters: Counters,
+}
+
+/// A session that an engine has.
+struct Seated {
+    id: SessionId,
+    engine: u8,
+    prefixes: Vec<IpNet>,
 }
 
 impl Reception {
@@ -135,7 +165,7 @@ impl Reception {
         server.transport_config(transport_config(&config.limits));
         let server = Arc::new(server);
         let mut endpoints = Endpoints::new(&config.keys, &config.limits);
-        let (door, _) = endpoints.endpoint(ENGINE, Some(Arc::clone(&server)));
+        let (door, _) = endpoints.endpoint(0, Some(Arc::clone(&server)));
         Self {
             links: Links::new(),
             endpoints,
@@ -149,6 +179,7 @@ impl Reception {
             epoch: config.epoch,
             next_id: 1,
             sessions: BTreeMap::new(),
+            seats: Seats::new(config.engines),
             handshakes: BTreeSet::new(),
             lingering: Lingering::default(),
             departed: Departed::default(),
@@ -158,14 +189,20 @@ impl Reception {
         }
     }
 
-    /// What the engine has to say.
+    /// What an engine has to say.
     pub fn handle_message(&mut self, now: Instant, message: ToReception) {
         match message {
             ToReception::Datagram(datagram) => self.handle_datagram(now, datagram),
-            ToReception::Ended { session, principal } => {
+            ToReception::Ended {
+                engine,
+                session,
+                principal,
+            } => {
+                self.seats.leave(engine);
                 // A newer session of the same principal has the lease now.
-                if self.sessions.get(&principal) == Some(&session) {
-                    self.sessions.remove(&principal);
+                let is_current = |seated: &Seated| seated.id == session;
+                if self.sessions.get(&principal).is_some_and(is_current) {
+                    self.unseat(&principal);
                     self.admission.release(&principal, self.epoch.unix(now));
                     self.events.push_back(GatewayEvent::LeasesChanged);
                 }
@@ -188,6 +225,7 @@ impl Reception {
             self.drop_packets(now, key);
             if self.links.get(key).is_none() {
                 self.handshakes.remove(&key);
+                self.seats.give_up(key);
             }
         }
     }
@@ -197,8 +235,8 @@ impl Reception {
         self.links.poll_transmit(now, buf)
     }
 
-    /// The next word to the engine.
-    pub fn poll_message(&mut self) -> Option<ToEngine> {
+    /// The next word to an engine, and to which. Each must hear its own in this order.
+    pub fn poll_message(&mut self) -> Option<(u8, ToEngine)> {
         self.messages.pop_front()
     }
 
@@ -270,8 +308,9 @@ impl Reception {
             return;
         };
         let id = cid::destination(&datagram.data);
-        if id.is_some_and(|id| self.departed.has(&id)) {
-            self.messages.push_back(ToEngine::Datagram(datagram));
+        if let Some(engine) = id.and_then(|id| self.departed.engine(&id)) {
+            let message = ToEngine::Datagram(datagram);
+            self.messages.push_back((engine, message));
         } else if is_initial(&datagram.data) {
             self.welcome(now, datagram, id);
         } else {
@@ -293,7 +332,8 @@ impl Reception {
     /// The first packet of somebody who wants to connect.
     fn welcome(&mut self, now: Instant, datagram: Datagram, id: Option<ConnectionId>) {
         let server = Some(Arc::clone(&self.server));
-        let (mut endpoint, issued) = self.endpoints.endpoint(ENGINE, server);
+        let engine = self.seats.next();
+        let (mut endpoint, issued) = self.endpoints.endpoint(engine, server);
         let mut buf = Vec::new();
         let Datagram {
             remote,
@@ -323,6 +363,7 @@ impl Reception {
                         let link = self.endpoints.link(now, endpoint, connection, issued, id);
                         let key = self.links.insert(link);
                         self.handshakes.insert(key);
+                        self.seats.reserve(key, engine);
                         None
                     }
                     Err(error) => error.response,
@@ -331,6 +372,32 @@ impl Reception {
         if let Some(transmit) = response {
             self.links.respond(transmit, buf);
         }
+    }
+
+    /// Tells everybody that a session with these prefixes is on `engine`, but for that engine itself.
+    fn seat(&mut self, principal: Principal, seated: Seated) {
+        for neighbour in self.seats.engines().filter(|&other| other != seated.engine) {
+            let message = ToEngine::Neighbour {
+                prefixes: seated.prefixes.clone(),
+                engine: seated.engine,
+            };
+            self.messages.push_back((neighbour, message));
+        }
+        self.sessions.insert(principal, seated);
+    }
+
+    /// Takes back what [`Self::seat`] told. A session that replaces another is told of only afterwards, so
+    /// that the end of the old one never takes what belongs to the new.
+    fn unseat(&mut self, principal: &Principal) -> Option<Seated> {
+        let seated = self.sessions.remove(principal)?;
+        for neighbour in self.seats.engines().filter(|&other| other != seated.engine) {
+            let message = ToEngine::NeighbourGone {
+                prefixes: seated.prefixes.clone(),
+                engine: seated.engine,
+            };
+            self.messages.push_back((neighbour, message));
+        }
+        Some(seated)
     }
 
     fn handle_notice(&mut self, now: Instant, key: Key, notice: Notice<Report>) {
@@ -356,18 +423,19 @@ impl Reception {
 /// Connection ids of links that left for an engine not long ago: their datagrams may still come here.
 #[derive(Debug, Default)]
 struct Departed {
-    ids: HashMap<ConnectionId, ()>,
+    /// With the engine.
+    ids: HashMap<ConnectionId, u8>,
     order: VecDeque<(Instant, Vec<ConnectionId>)>,
 }
 
 impl Departed {
-    fn add(&mut self, now: Instant, ids: &[ConnectionId]) {
-        self.ids.extend(ids.iter().map(|id| (*id, ())));
+    fn add(&mut self, now: Instant, ids: &[ConnectionId], engine: u8) {
+        self.ids.extend(ids.iter().map(|id| (*id, engine)));
         self.order.push_back((now + REMEMBERED, ids.to_vec()));
     }
 
-    fn has(&self, id: &ConnectionId) -> bool {
-        self.ids.contains_key(id)
+    fn engine(&self, id: &ConnectionId) -> Option<u8> {
+        self.ids.get(id).copied()
     }
 
     fn forget(&mut self, now: Instant) {
@@ -394,8 +462,6 @@ fn is_initial(datagram: &[u8]) -> bool {
     matches!(datagram, [first, 0, 0, 0, 1, ..] if first & 0xb0 == 0x80)
 }
 
-/// The only engine.
-const ENGINE: u8 = 0;
 /// Handshakes in progress above which a client must first prove its address (RFC 9000 §8.1.2).
 const RETRY_ABOVE: usize = 64;
 /// Handshakes in progress above which new ones are refused: some 20 MiB of state.

@@ -2,6 +2,11 @@
 //!
 //! Every packet passes the filter of the session it comes from and of the session it goes to: a
 //! client reaches another only where the policy lets each reach the other.
+//!
+//! A gateway may have several engines. Each knows whose every address is, and of its own sessions
+//! alone what they may reach and what their paths carry. So the sender's engine asks the sender's
+//! questions, the receiver's engine the receiver's ([`from_neighbour`]), and a packet that was passed
+//! on once is never passed on again.
 
 use std::net::IpAddr;
 
@@ -15,11 +20,20 @@ pub trait Sessions {
     /// Names a session.
     type Key: Copy + Eq;
     /// Whose `address` is, by longest prefix.
-    fn owner(&self, address: IpAddr) -> Option<Self::Key>;
+    fn owner(&self, address: IpAddr) -> Option<Place<Self::Key>>;
     /// What the session may reach; `None` when it is gone.
     fn filter(&self, key: Self::Key) -> Option<&Filter>;
     /// The largest packet its path carries, in bytes.
     fn max_packet(&self, key: Self::Key) -> usize;
+}
+
+/// Where a session lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<K> {
+    /// On this engine.
+    Here(K),
+    /// On the engine of this number.
+    There(u8),
 }
 
 /// Where a client's packet goes.
@@ -29,6 +43,8 @@ pub enum Target<K> {
     Inside,
     /// To another session; the gateway is the router between them.
     Peer(K),
+    /// To a session of another engine, which has the last word.
+    Neighbour(u8),
 }
 
 /// A packet that came out of the tunnel from the session `from`.
@@ -42,7 +58,7 @@ pub fn from_peer<S: Sessions>(
         return Verdict::Drop(DropReason::NotUnicast);
     }
     // BCP 38: the owner by longest prefix excludes neighbours inside a site's network.
-    if sessions.owner(source) != Some(from) {
+    if sessions.owner(source) != Some(Place::Here(from)) {
         return Verdict::Reply(IcmpError::SourcePolicy);
     }
     let Some(filter) = sessions.filter(from) else {
@@ -54,23 +70,40 @@ pub fn from_peer<S: Sessions>(
     match sessions.owner(destination) {
         None => Verdict::Forward(Target::Inside),
         // A packet to itself would travel for ever.
-        Some(peer) if peer == from => Verdict::Reply(IcmpError::NoRoute),
-        Some(peer) => {
-            if packet.hop_limit() <= 1 {
-                return Verdict::Reply(IcmpError::HopLimitExceeded);
-            }
+        Some(Place::Here(peer)) if peer == from => Verdict::Reply(IcmpError::NoRoute),
+        Some(_) if packet.hop_limit() <= 1 => Verdict::Reply(IcmpError::HopLimitExceeded),
+        Some(Place::Here(peer)) => {
             deliver(sessions, peer, packet, packet.bytes().len()).map(Target::Peer)
         }
+        Some(Place::There(engine)) => Verdict::Forward(Target::Neighbour(engine)),
+    }
+}
+
+/// A packet between two clients that the sender's engine let pass, asked about the receiver.
+pub fn from_neighbour<S: Sessions>(sessions: &S, packet: &IpPacket<'_>) -> Verdict<S::Key> {
+    // The sender's engine asked the same; an address that changed hands meanwhile is nobody's
+    // to speak with.
+    if !matches!(sessions.owner(packet.source()), Some(Place::There(_))) {
+        return Verdict::Drop(DropReason::SourceNotOwned);
+    }
+    match sessions.owner(packet.destination()) {
+        Some(Place::Here(peer)) => deliver(sessions, peer, packet, packet.bytes().len()),
+        // Moved while the packet was under way: following it could go on for ever.
+        Some(Place::There(_)) => Verdict::Drop(DropReason::SessionGone),
+        None => Verdict::Reply(IcmpError::NoRoute),
     }
 }
 
 /// A packet from the TUN device. The longest packet it becomes on its way, when it is cut into
 /// segments, has `longest` bytes; otherwise that is its own length.
+///
+/// The queues of a TUN device know no sessions: a packet for another engine's is forwarded there,
+/// which asks this again.
 pub fn to_peer<S: Sessions>(
     sessions: &S,
     packet: &IpPacket<'_>,
     longest: usize,
-) -> Verdict<S::Key> {
+) -> Verdict<Place<S::Key>> {
     if !is_unicast(packet.destination()) || !is_unicast(packet.source()) {
         return Verdict::Drop(DropReason::NotUnicast);
     }
@@ -80,7 +113,8 @@ pub fn to_peer<S: Sessions>(
         return Verdict::Drop(DropReason::SourceNotOwned);
     }
     match sessions.owner(packet.destination()) {
-        Some(peer) => deliver(sessions, peer, packet, longest),
+        Some(Place::Here(peer)) => deliver(sessions, peer, packet, longest).map(Place::Here),
+        Some(Place::There(engine)) => Verdict::Forward(Place::There(engine)),
         None => Verdict::Reply(IcmpError::NoRoute),
     }
 }
@@ -117,7 +151,7 @@ fn answers_allowed<S: Sessions>(
     packet: &IpPacket<'_>,
 ) -> bool {
     quoted::addresses(packet).is_some_and(|(source, destination)| {
-        sessions.owner(source) == Some(peer)
+        sessions.owner(source) == Some(Place::Here(peer))
             && allows(filter, Direction::ToClient, destination, packet)
     })
 }

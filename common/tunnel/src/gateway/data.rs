@@ -5,13 +5,15 @@
 //! outside → inside   datagram ─ prefix ─ parse ─ is the source theirs? ─ policy ─ TUN or other session
 //! ```
 //!
+//! What is for a session of another engine goes to that engine, see [`super::neighbours`].
+//!
 //! Every question mark is answered in `adit_core::dataplane::gateway`; this file moves buffers and
 //! counts. Packets in = forwarded + answered + dropped, on each side.
 
 use std::net::IpAddr;
 use std::time::Instant;
 
-use adit_core::dataplane::gateway::{self as verdicts, Sessions, Target};
+use adit_core::dataplane::gateway::{self as verdicts, Place, Sessions, Target};
 use adit_core::dataplane::{DirectionCounters, DropReason, Verdict};
 use adit_core::offload::split::Segments;
 use adit_core::offload::{self, Offload};
@@ -22,15 +24,17 @@ use adit_core::wire::ip::{self, IpPacket};
 use adit_core::wire::{datagram, tcp};
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::neighbours::ToNeighbour;
 use super::session::Session;
 use super::{Gateway, InsideAddresses};
 use crate::HEADROOM;
+use crate::chunks::Chunks;
 use crate::links::{Key, Links};
 use crate::path::Ipv6;
 
 /// What the verdicts may ask about the sessions.
-struct View<'a> {
-    owners: &'a Owners<Key>,
+pub(super) struct View<'a> {
+    owners: &'a Owners<Place<Key>>,
     sessions: &'a [Option<Session>],
 }
 
@@ -43,11 +47,14 @@ impl View<'_> {
 impl Sessions for View<'_> {
     type Key = Key;
 
-    fn owner(&self, address: IpAddr) -> Option<Key> {
-        let key = self.owners.owner(address)?;
+    fn owner(&self, address: IpAddr) -> Option<Place<Key>> {
+        let place = self.owners.owner(address)?;
+        let Place::Here(key) = place else {
+            return Some(place);
+        };
         let session = self.session(key)?;
         // An IPv6 address the path cannot carry is not assigned, hence nobody's.
-        (address.is_ipv4() || session.ipv6 == Ipv6::Fits).then_some(key)
+        (address.is_ipv4() || session.ipv6 == Ipv6::Fits).then_some(place)
     }
 
     fn filter(&self, key: Key) -> Option<&Filter> {
@@ -63,34 +70,38 @@ impl Sessions for View<'_> {
 impl Gateway {
     /// One IP packet from the TUN device, with [`HEADROOM`] spare bytes in front of it, and what the
     /// device left to be done on it.
-    pub fn handle_inside(&mut self, now: Instant, mut buffer: BytesMut, offload: Offload) {
-        let segmentation = match offload {
-            Offload::Segments(segmentation) => Some(segmentation),
-            Offload::None => None,
-            Offload::Checksum(partial) => {
-                // What cannot be completed stays wrong, and its receiver drops it.
-                offload::complete_checksum(buffer.get_mut(HEADROOM..).unwrap_or_default(), partial);
-                None
-            }
-        };
-        let Ok(packet) = IpPacket::parse(buffer.get(HEADROOM..).unwrap_or_default()) else {
-            return self.totals.to_client.drop(DropReason::Malformed);
-        };
-        let Ok(segments) = segmentation
-            .map(|segmentation| Segments::new(&packet, segmentation))
-            .transpose()
-        else {
-            return self.totals.to_client.drop(DropReason::Malformed);
+    pub fn handle_inside(&mut self, now: Instant, buffer: BytesMut, offload: Offload) {
+        if let Some(elsewhere) = self.take_inside(now, buffer, offload) {
+            self.neighbours.push_back(elsewhere);
+        }
+    }
+
+    /// Takes a packet from inside, or gives it back with the engine whose session's it is.
+    pub(super) fn take_inside(
+        &mut self,
+        now: Instant,
+        mut buffer: BytesMut,
+        mut offload: Offload,
+    ) -> Option<(u8, ToNeighbour)> {
+        if let Offload::Checksum(partial) = offload {
+            // What cannot be completed stays wrong, and its receiver drops it.
+            offload::complete_checksum(buffer.get_mut(HEADROOM..).unwrap_or_default(), partial);
+            offload = Offload::None;
+        }
+        let Some((packet, segments)) = parse_inside(&buffer, offload) else {
+            self.totals.to_client.drop(DropReason::Malformed);
+            return None;
         };
         let length = packet.bytes().len();
         let longest = segments.map_or(length, |segments| segments.longest());
-        let view = View {
-            owners: &self.owners,
-            sessions: &self.sessions,
-        };
-        match (verdicts::to_peer(&view, &packet, longest), segments) {
-            (Verdict::Forward(key), Some(segments)) => self.send_segments(key, &segments),
-            (Verdict::Forward(key), None) => {
+        match (verdicts::to_peer(&self.view(), &packet, longest), segments) {
+            (Verdict::Forward(Place::There(engine)), _) => {
+                return Some((engine, ToNeighbour::Inside(buffer, offload)));
+            }
+            (Verdict::Forward(Place::Here(key)), Some(segments)) => {
+                self.send_segments(key, &segments);
+            }
+            (Verdict::Forward(Place::Here(key)), None) => {
                 if let Some(session) = self.session(key) {
                     tcp::clamp_mss(&mut buffer[HEADROOM..], session.mtu.clamp_to(now));
                 }
@@ -105,7 +116,8 @@ impl Gateway {
                 let mut first = BytesMut::with_capacity(segments.longest());
                 segments.append(0, &mut first);
                 let Ok(first) = IpPacket::parse(&first) else {
-                    return self.totals.to_client.drop(DropReason::Malformed);
+                    self.totals.to_client.drop(DropReason::Malformed);
+                    return None;
                 };
                 self.answer_inside(now, &first, Some(error), error.reason());
                 self.counters_to(&packet)
@@ -116,6 +128,7 @@ impl Gateway {
                 self.counters_to(&packet).drop_many(reason, count);
             }
         }
+        None
     }
 
     /// So many packets from the TUN device were dropped before they got here.
@@ -154,18 +167,16 @@ impl Gateway {
         answer: Option<IcmpError>,
         reason: DropReason,
     ) {
-        let key = self.owners.owner(packet.destination());
-        let held_back = matches!(answer, Some(IcmpError::PacketTooBig { .. }))
-            && key
-                .and_then(|key| self.session(key))
-                .is_some_and(|session| !session.mtu.settled(now));
+        let held_back = answer.is_some_and(|error| self.holds_back(now, error, packet));
         let reply = match answer {
             // The gateway's own address would be a martian on its own TUN device: the destination
             // speaks for itself.
             Some(error) if !held_back => icmp::error_packet(error, packet, packet.destination()),
             _ => None,
         };
-        let session = key.and_then(|key| self.sessions.get_mut(key)?.as_mut());
+        let session = self
+            .here(packet.destination())
+            .and_then(|key| self.sessions.get_mut(key)?.as_mut());
         let (counters, answers) = match session {
             Some(session) => (&mut session.counters, &mut session.answers),
             None => (&mut self.totals, &mut self.answers),
@@ -179,11 +190,10 @@ impl Gateway {
         }
     }
 
-    /// Where a packet from inside is counted: at the session it is for, if there is one.
-    fn counters_to(&mut self, packet: &IpPacket<'_>) -> &mut DirectionCounters {
+    /// Where a packet for a client is counted: at the session it is for, if there is one.
+    pub(super) fn counters_to(&mut self, packet: &IpPacket<'_>) -> &mut DirectionCounters {
         let session = self
-            .owners
-            .owner(packet.destination())
+            .here(packet.destination())
             .and_then(|key| self.sessions.get_mut(key)?.as_mut());
         match session {
             Some(session) => &mut session.counters.to_client,
@@ -236,14 +246,8 @@ impl Gateway {
             return;
         }
         let verdict = match IpPacket::parse(&bytes) {
-            Ok(packet) => {
-                let view = View {
-                    owners: &self.owners,
-                    sessions: &self.sessions,
-                };
-                verdicts::from_peer(&view, key, &packet)
-                    .map(|target| (target, tcp::is_tcp_syn(&packet)))
-            }
+            Ok(packet) => verdicts::from_peer(&self.view(), key, &packet)
+                .map(|target| (target, tcp::is_tcp_syn(&packet))),
             Err(_) => Verdict::Drop(DropReason::Malformed),
         };
         let length = bytes.len();
@@ -258,21 +262,27 @@ impl Gateway {
                 self.count_from(key, length, Ok(()));
             }
             Verdict::Forward((Target::Peer(peer), _)) => {
-                let sent = self.relay(now, peer, &bytes);
+                let hop = next_hop(&mut self.chunks, &bytes);
+                let sent = self.relay(now, peer, hop);
                 self.count_from(key, length, sent);
+            }
+            Verdict::Forward((Target::Neighbour(engine), _)) => {
+                let message = ToNeighbour::Relayed(next_hop(&mut self.chunks, &bytes));
+                self.neighbours.push_back((engine, message));
+                self.count_from(key, length, Ok(()));
             }
             Verdict::Reply(error) => self.answer_peer(now, key, error, &bytes),
             Verdict::Drop(reason) => self.count_from(key, length, Err(reason)),
         }
     }
 
-    /// From one session to another: the gateway is a router hop between them.
-    fn relay(&mut self, now: Instant, peer: Key, packet: &[u8]) -> Result<(), DropReason> {
-        let room = self.chunks.room(HEADROOM + packet.len());
-        room.resize(HEADROOM, 0);
-        room.extend_from_slice(packet);
-        let mut buffer = room.split();
-        ip::decrement_hop_limit(&mut buffer[HEADROOM..]);
+    /// A packet of another session, behind [`HEADROOM`] spare bytes.
+    pub(super) fn relay(
+        &mut self,
+        now: Instant,
+        peer: Key,
+        mut buffer: BytesMut,
+    ) -> Result<(), DropReason> {
         if let Some(session) = self.session(peer) {
             tcp::clamp_mss(&mut buffer[HEADROOM..], session.mtu.clamp_to(now));
         }
@@ -293,31 +303,65 @@ impl Gateway {
     }
 
     /// Answers a client's packet through the tunnel.
-    fn answer_peer(&mut self, now: Instant, key: Key, error: IcmpError, bytes: &Bytes) {
-        let held_back = matches!(error, IcmpError::PacketTooBig { .. })
-            && IpPacket::parse(bytes)
-                .ok()
-                .and_then(|packet| self.owners.owner(packet.destination()))
-                .and_then(|peer| self.session(peer))
-                .is_some_and(|peer| !peer.mtu.settled(now));
-        let reply = IpPacket::parse(bytes)
-            .ok()
-            .filter(|_| !held_back)
-            .and_then(|packet| {
-                let source = own_address(self.inside_addresses, &packet);
-                icmp::error_packet(error, &packet, source)
-            });
+    fn answer_peer(&mut self, now: Instant, key: Key, error: IcmpError, bytes: &[u8]) {
+        let held_back =
+            IpPacket::parse(bytes).is_ok_and(|packet| self.holds_back(now, error, &packet));
+        let answered = !held_back && self.tell_peer(now, key, error, bytes);
+        if let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) {
+            if answered {
+                session.counters.from_client.reply();
+            } else {
+                session.counters.from_client.drop(error.reason());
+            }
+        }
+    }
+
+    /// Tells a client what became of its packet, if that fits and the client may be told so much.
+    pub(super) fn tell_peer(
+        &mut self,
+        now: Instant,
+        key: Key,
+        error: IcmpError,
+        bytes: &[u8],
+    ) -> bool {
+        let reply = IpPacket::parse(bytes).ok().and_then(|packet| {
+            let source = own_address(self.inside_addresses, &packet);
+            icmp::error_packet(error, &packet, source)
+        });
         let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
-            return;
+            return false;
         };
         let fits = session.mtu.largest_packet();
-        match reply.filter(|reply| reply.len() <= fits && session.answers.take(now)) {
-            Some(reply) => {
-                session.counters.from_client.reply();
-                let stream = session.stream;
-                let _ = self.links.send_packet(key, framed(stream, &reply));
-            }
-            None => session.counters.from_client.drop(error.reason()),
+        let Some(reply) = reply.filter(|reply| reply.len() <= fits && session.answers.take(now))
+        else {
+            return false;
+        };
+        let stream = session.stream;
+        let _ = self.links.send_packet(key, framed(stream, &reply));
+        true
+    }
+
+    /// Whether nobody is told yet that a packet does not fit: the search for what does goes on.
+    pub(super) fn holds_back(&self, now: Instant, error: IcmpError, packet: &IpPacket<'_>) -> bool {
+        matches!(error, IcmpError::PacketTooBig { .. })
+            && self
+                .here(packet.destination())
+                .and_then(|key| self.session(key))
+                .is_some_and(|session| !session.mtu.settled(now))
+    }
+
+    /// The session an address belongs to, if it lives on this engine.
+    pub(super) fn here(&self, address: IpAddr) -> Option<Key> {
+        match self.owners.owner(address)? {
+            Place::Here(key) => Some(key),
+            Place::There(_) => None,
+        }
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            owners: &self.owners,
+            sessions: &self.sessions,
         }
     }
 
@@ -336,6 +380,30 @@ impl Gateway {
             }
         }
     }
+}
+
+/// A packet from the TUN device, and how it is cut; `None` when it contradicts itself.
+pub(super) fn parse_inside(
+    buffer: &[u8],
+    offload: Offload,
+) -> Option<(IpPacket<'_>, Option<Segments<'_>>)> {
+    let packet = IpPacket::parse(buffer.get(HEADROOM..)?).ok()?;
+    let segments = match offload {
+        Offload::Segments(segmentation) => Some(Segments::new(&packet, segmentation).ok()?),
+        Offload::None | Offload::Checksum(_) => None,
+    };
+    Some((packet, segments))
+}
+
+/// A copy of a client's packet for another client, with headroom: the gateway is a router hop between
+/// the two.
+fn next_hop(chunks: &mut Chunks, packet: &[u8]) -> BytesMut {
+    let room = chunks.room(HEADROOM + packet.len());
+    room.resize(HEADROOM, 0);
+    room.extend_from_slice(packet);
+    let mut buffer = room.split();
+    ip::decrement_hop_limit(&mut buffer[HEADROOM..]);
+    buffer
 }
 
 /// Writes the HTTP datagram prefix into the headroom and queues the datagram.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use adit_core::close::RefusalKind;
+use adit_core::dataplane::gateway::Place;
 use adit_core::session::gateway::Control;
 
 use super::{Gateway, GatewayEvent, Session};
@@ -17,7 +18,7 @@ impl Gateway {
         let remote = link.connection.remote_address();
         let key = self.links.insert(link);
         for prefix in &session.grant.addresses {
-            self.owners.insert(*prefix, key);
+            self.owners.insert(*prefix, Place::Here(key));
         }
         self.by_id.insert(session.id, key);
         if let Some(due) = session.timeout() {
@@ -43,7 +44,7 @@ impl Gateway {
             return;
         };
         for prefix in &session.grant.addresses {
-            self.owners.remove(prefix, key);
+            self.owners.remove(prefix, Place::Here(key));
         }
         self.by_id.remove(&session.id);
         if let Some(due) = session.timeout() {
@@ -59,6 +60,7 @@ impl Gateway {
             reason: reason.to_owned(),
         });
         self.messages.push_back(ToReception::Ended {
+            engine: self.number,
             session: session.id,
             principal: session.grant.principal,
         });

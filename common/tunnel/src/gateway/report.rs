@@ -22,7 +22,7 @@ pub struct Census {
     pub sessions: usize,
     /// Connections in their handshake.
     pub handshakes: usize,
-    /// Prefixes that belong to a session.
+    /// Prefixes that belong to a session, of this engine or another.
     pub prefixes: usize,
 }
 

@@ -7,7 +7,7 @@ use adit_core::identity::Principal;
 use adit_core::session::gateway::Scope;
 use quinn_proto::ConnectionError;
 
-use super::{Arrival, Reception, SecondConnection, ToEngine};
+use super::{Arrival, Reception, Seated, SecondConnection, ToEngine};
 use crate::gateway::{GatewayEvent, Session, SessionId};
 use crate::links::Key;
 use crate::path::InnerMtu;
@@ -31,8 +31,9 @@ impl Reception {
             Err(error) => return self.refuse(now, key, None, error.into()),
         };
         let principal = identity.principal.clone();
-        let holder = self.sessions.get(&principal).copied();
-        if holder.is_some() && self.second_connection == SecondConnection::Refuse {
+        if self.sessions.contains_key(&principal)
+            && self.second_connection == SecondConnection::Refuse
+        {
             let refusal = Refusal::new(RefusalKind::AlreadyConnected, principal.to_string());
             return self.refuse(now, key, Some(principal), refusal);
         }
@@ -59,19 +60,28 @@ impl Reception {
         );
         let id = SessionId(self.next_id);
         self.next_id += 1;
+        let engine = self.seats.keep(key);
+        let prefixes = grant.addresses.clone();
         let session = Session::new(now, id, identity, grant, stream, mtu, &self.epoch);
         if let Some(machine) = &mut link.machine {
             machine.admit(&session.assignment());
         }
-        if let Some(session) = holder {
-            let kind = RefusalKind::Replaced;
-            self.messages
-                .push_back(ToEngine::Dismissal { session, kind });
+        if let Some(old) = self.unseat(&principal) {
+            let message = ToEngine::Dismissal {
+                session: old.id,
+                kind: RefusalKind::Replaced,
+            };
+            self.messages.push_back((old.engine, message));
         }
-        self.sessions.insert(principal, id);
-        self.departed.add(now, link.ids());
-        self.messages
-            .push_back(ToEngine::Arrival(Box::new(Arrival { link, session })));
+        let seated = Seated {
+            id,
+            engine,
+            prefixes,
+        };
+        self.seat(principal, seated);
+        self.departed.add(now, link.ids(), engine);
+        let arrival = ToEngine::Arrival(Box::new(Arrival { link, session }));
+        self.messages.push_back((engine, arrival));
         self.events.push_back(GatewayEvent::LeasesChanged);
     }
 

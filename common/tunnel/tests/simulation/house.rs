@@ -1,45 +1,78 @@
-//! A gateway as a whole: the front desk and the engine, which talk to each other without threads.
+//! A gateway as a whole: the front desk and the engines, which talk to each other without threads.
+//!
+//! The kernel's part is played by chance: a datagram arrives at any engine's socket, a packet from
+//! inside at any queue. Messages wait in inboxes, as on the way between threads: each inbox keeps its
+//! order, and whose turn is next is chance.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use adit_core::dataplane::Counters;
 use adit_core::table::leases::LeaseEntry;
 use adit_tunnel::{
     Census, Datagram, Gateway, GatewayConfig, GatewayEvent, Offload, Reception, ReceptionConfig,
-    Transmit,
+    ToEngine, ToNeighbour, ToReception, Transmit,
 };
 use bytes::{Bytes, BytesMut};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 pub struct House {
     reception: Reception,
-    gateway: Gateway,
+    engines: Vec<Room>,
+    for_reception: VecDeque<ToReception>,
+    chance: StdRng,
+    /// Where everything from the kernel arrives, unless it is left to chance.
+    pub arrival: Option<usize>,
+}
+
+/// An engine and what waits for it.
+struct Room {
+    engine: Gateway,
+    inbox: VecDeque<Word>,
+}
+
+enum Word {
+    Desk(ToEngine),
+    Neighbour(ToNeighbour),
 }
 
 impl House {
-    pub fn new(reception: ReceptionConfig, gateway: GatewayConfig) -> Self {
+    pub fn new(reception: ReceptionConfig, engines: Vec<GatewayConfig>, seed: u64) -> Self {
+        let room = |config| Room {
+            engine: Gateway::new(config),
+            inbox: VecDeque::new(),
+        };
         Self {
             reception: Reception::new(reception),
-            gateway: Gateway::new(gateway),
+            engines: engines.into_iter().map(room).collect(),
+            for_reception: VecDeque::new(),
+            chance: StdRng::seed_from_u64(seed),
+            arrival: None,
         }
     }
 
     pub fn handle_udp(&mut self, now: Instant, datagram: Datagram) {
-        self.gateway.handle_udp(now, datagram);
+        let at = self.arrival();
+        self.engines[at].engine.handle_udp(now, datagram);
         self.talk(now);
     }
 
     pub fn handle_inside(&mut self, now: Instant, buffer: BytesMut, offload: Offload) {
-        self.gateway.handle_inside(now, buffer, offload);
+        let at = self.arrival();
+        self.engines[at].engine.handle_inside(now, buffer, offload);
     }
 
+    /// Several times, so that what one says in its turn is heard by the others in theirs.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.gateway.handle_timeout(now);
-        self.talk(now);
-        self.reception.handle_timeout(now);
-        self.talk(now);
-        self.gateway.handle_timeout(now);
-        self.talk(now);
-        self.reception.handle_timeout(now);
+        for _ in 0..3 {
+            for room in &mut self.engines {
+                room.engine.handle_timeout(now);
+            }
+            self.talk(now);
+            self.reception.handle_timeout(now);
+            self.talk(now);
+        }
     }
 
     pub fn has_full_batch(&self) -> bool {
@@ -47,31 +80,37 @@ impl House {
     }
 
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        match self.reception.poll_transmit(now, buf) {
-            Some(transmit) => Some(transmit),
-            None => self.gateway.poll_transmit(now, buf),
-        }
+        self.reception.poll_transmit(now, buf).or_else(|| {
+            let mut rooms = self.engines.iter_mut();
+            rooms.find_map(|room| room.engine.poll_transmit(now, buf))
+        })
     }
 
     pub fn poll_inside(&mut self) -> Option<Bytes> {
-        self.gateway.poll_inside()
+        let mut rooms = self.engines.iter_mut();
+        rooms.find_map(|room| room.engine.poll_inside())
     }
 
     pub fn poll_event(&mut self) -> Option<GatewayEvent> {
-        match self.reception.poll_event() {
-            Some(event) => Some(event),
-            None => self.gateway.poll_event(),
-        }
+        self.reception.poll_event().or_else(|| {
+            let mut rooms = self.engines.iter_mut();
+            rooms.find_map(|room| room.engine.poll_event())
+        })
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let both = [self.reception.poll_timeout(), self.gateway.poll_timeout()];
-        both.into_iter().flatten().min()
+        let engines = self.engines.iter().map(|room| room.engine.poll_timeout());
+        engines
+            .chain([self.reception.poll_timeout()])
+            .flatten()
+            .min()
     }
 
     pub fn shutdown(&mut self, now: Instant) {
         self.reception.shutdown(now);
-        self.gateway.shutdown(now);
+        for room in &mut self.engines {
+            room.engine.shutdown(now);
+        }
     }
 
     pub fn leases(&self) -> Vec<LeaseEntry> {
@@ -79,37 +118,97 @@ impl House {
     }
 
     pub fn counters(&self) -> Counters {
-        let mut all = self.gateway.counters();
-        all.add(self.reception.counters());
+        let mut all = self.reception.counters().clone();
+        for room in &self.engines {
+            all.add(&room.engine.counters());
+        }
         all
     }
 
+    /// The engine that has the principal's session.
+    pub fn engine_of(&self, now: Instant, principal: &str) -> Option<usize> {
+        self.engines.iter().position(|room| {
+            let sessions = room.engine.status(now).sessions;
+            sessions
+                .iter()
+                .any(|session| session.principal == principal)
+        })
+    }
+
     pub fn census(&self) -> Census {
-        let (desk, engine) = (self.reception.census(), self.gateway.census());
-        assert_eq!(
-            desk.sessions, engine.sessions,
-            "desk and engine agree about who is here"
-        );
-        Census {
-            connections: desk.connections + engine.connections,
+        let desk = self.reception.census();
+        let mut all = Census {
+            connections: desk.connections,
             handshakes: desk.handshakes,
-            ..engine
+            ..Census::default()
+        };
+        let prefixes = self.engines[0].engine.census().prefixes;
+        for room in &self.engines {
+            let census = room.engine.census();
+            assert_eq!(
+                census.prefixes, prefixes,
+                "the engines agree about whose the addresses are"
+            );
+            all.connections += census.connections;
+            all.sessions += census.sessions;
+            all.prefixes += census.prefixes;
         }
+        assert_eq!(
+            desk.sessions, all.sessions,
+            "desk and engines agree about who is here"
+        );
+        all
+    }
+
+    fn arrival(&mut self) -> usize {
+        self.arrival
+            .unwrap_or_else(|| self.chance.random_range(0..self.engines.len()))
     }
 
     fn talk(&mut self, now: Instant) {
         loop {
-            let mut quiet = true;
-            while let Some(message) = self.gateway.poll_message() {
-                quiet = false;
-                self.reception.handle_message(now, message);
-            }
-            while let Some(message) = self.reception.poll_message() {
-                quiet = false;
-                self.gateway.handle_message(now, message);
-            }
-            if quiet {
+            self.collect();
+            let waiting: Vec<usize> = (0..self.engines.len())
+                .filter(|&at| !self.engines[at].inbox.is_empty())
+                .collect();
+            let desk = usize::from(!self.for_reception.is_empty());
+            let turns = waiting.len() + desk;
+            if turns == 0 {
                 return;
+            }
+            let turn = self.chance.random_range(0..turns);
+            match waiting.get(turn) {
+                Some(&at) => {
+                    let room = &mut self.engines[at];
+                    match room.inbox.pop_front().unwrap() {
+                        Word::Desk(message) => room.engine.handle_message(now, message),
+                        Word::Neighbour(message) => room.engine.handle_neighbour(now, message),
+                    }
+                }
+                None => {
+                    let message = self.for_reception.pop_front().unwrap();
+                    self.reception.handle_message(now, message);
+                }
+            }
+        }
+    }
+
+    /// Puts everything that was said into the inboxes.
+    fn collect(&mut self) {
+        while let Some((to, message)) = self.reception.poll_message() {
+            self.engines[usize::from(to)]
+                .inbox
+                .push_back(Word::Desk(message));
+        }
+        for from in 0..self.engines.len() {
+            while let Some(message) = self.engines[from].engine.poll_message() {
+                self.for_reception.push_back(message);
+            }
+            while let Some((to, message)) = self.engines[from].engine.poll_neighbour() {
+                assert_ne!(usize::from(to), from, "nobody is their own neighbour");
+                self.engines[usize::from(to)]
+                    .inbox
+                    .push_back(Word::Neighbour(message));
             }
         }
     }

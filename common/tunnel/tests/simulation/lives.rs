@@ -15,9 +15,9 @@ use super::world::World;
 const PRINCIPALS: [&str; 3] = ["alice@example.com", "bob@example.com", "carol@example.com"];
 
 /// One life: connect, talk, perhaps move, perhaps survive a gateway's restart, leave.
-fn live(seed: u64) {
+fn live(seed: u64, engines: u8) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut world = World::new(POLICY);
+    let mut world = World::new(POLICY, engines);
     let clients: Vec<usize> = PRINCIPALS[..rng.random_range(1..=2)]
         .iter()
         .map(|principal| world.add_client(principal, Conditions::random(&mut rng), rng.random()))
@@ -31,6 +31,7 @@ fn live(seed: u64) {
     let office: IpAddr = "10.0.0.7".parse().unwrap();
     let mut sent_up = BTreeSet::new();
     let mut sent_down = BTreeSet::new();
+    let mut sent_across = BTreeSet::new();
     let mut number = 0;
     for round in 0..10 {
         for &client in &clients {
@@ -45,6 +46,16 @@ fn live(seed: u64) {
             let len = rng.random_range(40..1500);
             world.send_from_office(&packets::udp(office, own, number, len));
             sent_down.insert(number);
+        }
+        if let [one, other] = clients[..]
+            && let Some((a, b)) = world.clients[one].v4().zip(world.clients[other].v4())
+        {
+            for (client, from, to) in [(one, a, b), (other, b, a)] {
+                number += 1;
+                let len = rng.random_range(40..1500);
+                world.send_from_client(client, &packets::udp(from, to, number, len));
+                sent_across.insert(number);
+            }
         }
         world.run_for(Duration::from_millis(rng.random_range(0..500)));
         if round == 5 && rng.random_bool(0.3) {
@@ -62,7 +73,8 @@ fn live(seed: u64) {
     for packet in &world.office {
         if let Some(number) = packets::number(packet) {
             assert!(
-                sent_up.contains(&number),
+                // While its receiver is away, a packet for another client goes inside.
+                sent_up.contains(&number) || sent_across.contains(&number),
                 "seed {seed}: {number} was never sent"
             );
             assert!(arrived.insert(number), "seed {seed}: {number} came twice");
@@ -72,7 +84,7 @@ fn live(seed: u64) {
         for packet in &world.clients[client].received {
             if let Some(number) = packets::number(packet) {
                 assert!(
-                    sent_down.contains(&number),
+                    sent_down.contains(&number) || sent_across.contains(&number),
                     "seed {seed}: {number} was never sent"
                 );
                 assert!(arrived.insert(number), "seed {seed}: {number} came twice");
@@ -104,30 +116,33 @@ fn live(seed: u64) {
 }
 
 /// A quarter of the lives per test, so that they use every core.
-fn live_many(quarter: u64) {
+fn live_many(quarter: u64, engines: u8) {
     for seed in 0..LIVES / 4 {
-        live(seed * 4 + quarter);
+        live(seed * 4 + quarter, engines);
     }
 }
 
-#[test]
-fn nothing_leaks_and_no_packet_is_invented_in_the_first_quarter_of_lives() {
-    live_many(0);
+fn nothing_leaks_and_no_packet_is_invented_in_the_first_quarter_of_lives(engines: u8) {
+    live_many(0, engines);
 }
 
-#[test]
-fn nothing_leaks_and_no_packet_is_invented_in_the_second_quarter_of_lives() {
-    live_many(1);
+fn nothing_leaks_and_no_packet_is_invented_in_the_second_quarter_of_lives(engines: u8) {
+    live_many(1, engines);
 }
 
-#[test]
-fn nothing_leaks_and_no_packet_is_invented_in_the_third_quarter_of_lives() {
-    live_many(2);
+fn nothing_leaks_and_no_packet_is_invented_in_the_third_quarter_of_lives(engines: u8) {
+    live_many(2, engines);
 }
 
-#[test]
-fn nothing_leaks_and_no_packet_is_invented_in_the_fourth_quarter_of_lives() {
-    live_many(3);
+fn nothing_leaks_and_no_packet_is_invented_in_the_fourth_quarter_of_lives(engines: u8) {
+    live_many(3, engines);
 }
+
+with_one_engine_and_with_three!(
+    nothing_leaks_and_no_packet_is_invented_in_the_first_quarter_of_lives,
+    nothing_leaks_and_no_packet_is_invented_in_the_second_quarter_of_lives,
+    nothing_leaks_and_no_packet_is_invented_in_the_third_quarter_of_lives,
+    nothing_leaks_and_no_packet_is_invented_in_the_fourth_quarter_of_lives,
+);
 
 const LIVES: u64 = 2000;

@@ -5,6 +5,19 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+/// Makes two tests of each function, which takes the number of engines.
+macro_rules! with_one_engine_and_with_three {
+    ($($name:ident,)*) => {
+        mod one_engine {
+            $(#[test] fn $name() { super::$name(1) })*
+        }
+        mod three_engines {
+            $(#[test] fn $name() { super::$name(3) })*
+        }
+    };
+}
+
+mod engines;
 mod house;
 mod link;
 mod lives;

@@ -20,9 +20,8 @@ fn office() -> IpAddr {
     "10.0.0.7".parse().unwrap()
 }
 
-#[test]
-fn an_ordinary_path_carries_the_tunnels_mtu_within_a_second() {
-    let mut world = World::new(POLICY);
+fn an_ordinary_path_carries_the_tunnels_mtu_within_a_second(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = world.add_client("alice@example.com", path(1500), 1);
     assert!(world.run_until(Duration::from_secs(1), |world| {
         world.clients[alice].v6().is_some()
@@ -33,9 +32,8 @@ fn an_ordinary_path_carries_the_tunnels_mtu_within_a_second() {
     }));
 }
 
-#[test]
-fn a_path_of_1280_comes_up_without_ipv6_and_answers_with_the_true_mtu() {
-    let mut world = World::new(POLICY);
+fn a_path_of_1280_comes_up_without_ipv6_and_answers_with_the_true_mtu(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = world.add_client("alice@example.com", path(1280), 1);
     assert!(world.run_until(Duration::from_secs(1), |world| {
         world.clients[alice].is_ready()
@@ -65,18 +63,16 @@ fn a_path_of_1280_comes_up_without_ipv6_and_answers_with_the_true_mtu() {
     assert!((1160..1280).contains(&(packets::icmp_mtu(&answer) as usize)));
 }
 
-#[test]
-fn a_path_of_1400_carries_ipv6() {
-    let mut world = World::new(POLICY);
+fn a_path_of_1400_carries_ipv6(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = world.add_client("alice@example.com", path(1400), 1);
     assert!(world.run_until(Duration::from_secs(5), |world| {
         world.clients[alice].v6().is_some()
     }));
 }
 
-#[test]
-fn a_path_that_shrinks_takes_ipv6_back_and_the_session_lives() {
-    let mut world = World::new(POLICY);
+fn a_path_that_shrinks_takes_ipv6_back_and_the_session_lives(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = world.add_client("alice@example.com", path(1500), 1);
     assert!(world.run_until(Duration::from_secs(5), |world| {
         world.clients[alice].v6().is_some()
@@ -99,3 +95,10 @@ fn a_path_that_shrinks_takes_ipv6_back_and_the_session_lives() {
     world.run_for(Duration::from_secs(1));
     assert_eq!(packets::number(&world.office.pop().unwrap()), Some(77));
 }
+
+with_one_engine_and_with_three!(
+    an_ordinary_path_carries_the_tunnels_mtu_within_a_second,
+    a_path_of_1280_comes_up_without_ipv6_and_answers_with_the_true_mtu,
+    a_path_of_1400_carries_ipv6,
+    a_path_that_shrinks_takes_ipv6_back_and_the_session_lives,
+);

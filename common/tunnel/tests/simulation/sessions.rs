@@ -40,9 +40,8 @@ fn stopped(world: &World, client: usize) -> Option<RefusalKind> {
         })
 }
 
-#[test]
-fn a_client_gets_both_families_and_exchanges_packets() {
-    let mut world = World::new(POLICY);
+fn a_client_gets_both_families_and_exchanges_packets(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     for family in [(ip("10.0.0.7"), true), (ip("fd00:1::7"), false)] {
         let host = &world.clients[alice];
@@ -57,9 +56,8 @@ fn a_client_gets_both_families_and_exchanges_packets() {
     }
 }
 
-#[test]
-fn a_denied_destination_is_answered_with_icmp_and_never_reaches_the_office() {
-    let mut world = World::new(POLICY);
+fn a_denied_destination_is_answered_with_icmp_and_never_reaches_the_office(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     let own = world.clients[alice].v4().unwrap();
     // Carol is not among friends: even a client that ignores its routes gets an answer.
@@ -70,17 +68,15 @@ fn a_denied_destination_is_answered_with_icmp_and_never_reaches_the_office() {
     assert!(packets::icmp(&answer).is_some());
 }
 
-#[test]
-fn the_office_is_told_at_once_that_nobody_has_an_address() {
-    let mut world = World::new(POLICY);
+fn the_office_is_told_at_once_that_nobody_has_an_address(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     world.send_from_office(&packets::udp(ip("10.0.0.7"), ip("10.99.0.77"), 1, 100));
     world.run_for(SECOND);
     assert_eq!(packets::icmp(&world.office.pop().unwrap()), Some((3, 0)));
 }
 
-#[test]
-fn a_source_that_is_not_the_clients_own_never_reaches_the_office() {
-    let mut world = World::new(POLICY);
+fn a_source_that_is_not_the_clients_own_never_reaches_the_office(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     world.send_from_client(
         alice,
@@ -90,9 +86,8 @@ fn a_source_that_is_not_the_clients_own_never_reaches_the_office() {
     assert!(world.office.is_empty());
 }
 
-#[test]
-fn friends_reach_each_other_and_others_do_not() {
-    let mut world = World::new(POLICY);
+fn friends_reach_each_other_and_others_do_not(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     let bob = connected(&mut world, "bob@example.com");
     let carol = connected(&mut world, "carol@example.com");
@@ -121,12 +116,14 @@ fn friends_reach_each_other_and_others_do_not() {
     assert!(world.office.is_empty());
 }
 
-#[test]
-fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it() {
-    let mut world = World::new(&format!(
-        "{POLICY}\n[[principal]]\nname = \"dave@example.com\"\naddresses = [\"10.20.5.5\"]\n\
+fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it(engines: u8) {
+    let mut world = World::new(
+        &format!(
+            "{POLICY}\n[[principal]]\nname = \"dave@example.com\"\naddresses = [\"10.20.5.5\"]\n\
          [[allow]]\nwho = [\"dave@example.com\"]\nto = [\"10.0.0.0/16\"]\n"
-    ));
+        ),
+        engines,
+    );
     let branch = world.add_client("branch1.example.com", Conditions::CLEAN, 1);
     let dave = world.add_client("dave@example.com", Conditions::CLEAN, 2);
     assert!(world.run_until(5 * SECOND, |world| {
@@ -162,9 +159,8 @@ fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it() {
     assert_eq!(numbers(dave), [5]);
 }
 
-#[test]
-fn a_principal_without_access_is_told_so_and_stops_at_once() {
-    let mut world = World::new(POLICY);
+fn a_principal_without_access_is_told_so_and_stops_at_once(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let mallory = world.add_client("mallory@example.com", Conditions::CLEAN, 1);
     assert!(world.run_until(5 * SECOND, |world| stopped(world, mallory).is_some()));
     assert_eq!(stopped(&world, mallory), Some(RefusalKind::NoAccess));
@@ -174,23 +170,21 @@ fn a_principal_without_access_is_told_so_and_stops_at_once() {
     )));
 }
 
-#[test]
-fn a_certificate_of_an_unknown_authority_is_refused_as_such() {
-    let mut world = World::new(POLICY);
+fn a_certificate_of_an_unknown_authority_is_refused_as_such(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let credentials = super::pki::Pki::stranger().client("alice@example.com");
     let eve = world.add_client_with(credentials, Conditions::CLEAN, 1);
     assert!(world.run_until(5 * SECOND, |world| stopped(world, eve).is_some()));
     assert_eq!(stopped(&world, eve), Some(RefusalKind::UnknownAuthority));
 }
 
-#[test]
-fn expired_and_not_yet_valid_certificates_are_told_apart() {
+fn expired_and_not_yet_valid_certificates_are_told_apart(engines: u8) {
     let pki = super::pki::Pki::shared();
     for (from, to, expected) in [
         (-100, -1, RefusalKind::CertificateExpired),
         (1, 100, RefusalKind::CertificateNotYetValid),
     ] {
-        let mut world = World::new(POLICY);
+        let mut world = World::new(POLICY, engines);
         let credentials = pki.client_valid("alice@example.com", from, to);
         let client = world.add_client_with(credentials, Conditions::CLEAN, 1);
         assert!(world.run_until(5 * SECOND, |world| stopped(world, client).is_some()));
@@ -198,18 +192,16 @@ fn expired_and_not_yet_valid_certificates_are_told_apart() {
     }
 }
 
-#[test]
-fn the_gateways_own_certificate_opens_no_tunnel() {
-    let mut world = World::new(POLICY);
+fn the_gateways_own_certificate_opens_no_tunnel(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let credentials = super::pki::Pki::shared().gateway();
     let client = world.add_client_with(credentials, Conditions::CLEAN, 1);
     assert!(world.run_until(5 * SECOND, |world| stopped(world, client).is_some()));
     assert_eq!(stopped(&world, client), Some(RefusalKind::WrongPurpose));
 }
 
-#[test]
-fn a_second_connection_replaces_the_first_and_keeps_its_addresses() {
-    let mut world = World::new(POLICY);
+fn a_second_connection_replaces_the_first_and_keeps_its_addresses(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let old = connected(&mut world, "alice@example.com");
     let address = world.clients[old].v4();
     let new = world.add_client("alice@example.com", Conditions::CLEAN, 2);
@@ -221,9 +213,8 @@ fn a_second_connection_replaces_the_first_and_keeps_its_addresses() {
     );
 }
 
-#[test]
-fn a_second_connection_is_refused_where_the_operator_wants_it_so() {
-    let mut world = World::with(POLICY, SecondConnection::Refuse);
+fn a_second_connection_is_refused_where_the_operator_wants_it_so(engines: u8) {
+    let mut world = World::with(POLICY, SecondConnection::Refuse, engines);
     let first = connected(&mut world, "alice@example.com");
     let second = world.add_client("alice@example.com", Conditions::CLEAN, 2);
     world.run_for(3 * SECOND);
@@ -235,9 +226,8 @@ fn a_second_connection_is_refused_where_the_operator_wants_it_so() {
     )));
 }
 
-#[test]
-fn a_restarted_gateway_gets_its_clients_back_with_the_same_addresses() {
-    let mut world = World::new(POLICY);
+fn a_restarted_gateway_gets_its_clients_back_with_the_same_addresses(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     let bob = connected(&mut world, "bob@example.com");
     let before = [world.clients[alice].v4(), world.clients[bob].v4()];
@@ -255,9 +245,8 @@ fn a_restarted_gateway_gets_its_clients_back_with_the_same_addresses() {
     assert_eq!([world.clients[alice].v4(), world.clients[bob].v4()], before);
 }
 
-#[test]
-fn a_client_that_moves_to_another_address_loses_nothing_for_it() {
-    let mut world = World::new(POLICY);
+fn a_client_that_moves_to_another_address_loses_nothing_for_it(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     let own = world.clients[alice].v4().unwrap();
     world.move_client(alice, SocketAddr::from(([198, 51, 100, 99], 50_000)));
@@ -275,9 +264,8 @@ fn a_client_that_moves_to_another_address_loses_nothing_for_it() {
     assert_eq!(world.gateway().census().sessions, 1);
 }
 
-#[test]
-fn a_client_that_disappears_is_forgotten_and_its_lease_is_kept() {
-    let mut world = World::new(POLICY);
+fn a_client_that_disappears_is_forgotten_and_its_lease_is_kept(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     let address = world.clients[alice].v4();
     world.clients[alice].online = false;
@@ -292,9 +280,8 @@ fn a_client_that_disappears_is_forgotten_and_its_lease_is_kept() {
     assert_eq!(world.clients[alice].v4(), address);
 }
 
-#[test]
-fn shutting_down_leaves_nothing_behind_on_either_side() {
-    let mut world = World::new(POLICY);
+fn shutting_down_leaves_nothing_behind_on_either_side(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     let now = world.now;
     world.clients[alice].engine.shutdown(now);
@@ -305,9 +292,8 @@ fn shutting_down_leaves_nothing_behind_on_either_side() {
     assert!(world.clients[alice].engine.poll_timeout().is_none());
 }
 
-#[test]
-fn a_gateway_that_shuts_down_tells_its_clients_and_they_come_back() {
-    let mut world = World::new(POLICY);
+fn a_gateway_that_shuts_down_tells_its_clients_and_they_come_back(engines: u8) {
+    let mut world = World::new(POLICY, engines);
     let alice = connected(&mut world, "alice@example.com");
     let now = world.now;
     world.gateway().shutdown(now);
@@ -321,3 +307,23 @@ fn a_gateway_that_shuts_down_tells_its_clients_and_they_come_back() {
     world.restart_gateway();
     assert!(world.run_until(120 * SECOND, |world| world.clients[alice].is_ready()));
 }
+
+with_one_engine_and_with_three!(
+    a_client_gets_both_families_and_exchanges_packets,
+    a_denied_destination_is_answered_with_icmp_and_never_reaches_the_office,
+    the_office_is_told_at_once_that_nobody_has_an_address,
+    a_source_that_is_not_the_clients_own_never_reaches_the_office,
+    friends_reach_each_other_and_others_do_not,
+    a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it,
+    a_principal_without_access_is_told_so_and_stops_at_once,
+    a_certificate_of_an_unknown_authority_is_refused_as_such,
+    expired_and_not_yet_valid_certificates_are_told_apart,
+    the_gateways_own_certificate_opens_no_tunnel,
+    a_second_connection_replaces_the_first_and_keeps_its_addresses,
+    a_second_connection_is_refused_where_the_operator_wants_it_so,
+    a_restarted_gateway_gets_its_clients_back_with_the_same_addresses,
+    a_client_that_moves_to_another_address_loses_nothing_for_it,
+    a_client_that_disappears_is_forgotten_and_its_lease_is_kept,
+    shutting_down_leaves_nothing_behind_on_either_side,
+    a_gateway_that_shuts_down_tells_its_clients_and_they_come_back,
+);

@@ -43,6 +43,7 @@ pub struct World {
     policy: Arc<Policy>,
     pki: Pki,
     second_connection: SecondConnection,
+    engines: u8,
     deliveries: BinaryHeap<Reverse<Delivery>>,
     sequence: u64,
     incarnation: u8,
@@ -82,11 +83,12 @@ impl TimeProvider for Calendar {
 }
 
 impl World {
-    pub fn new(policy: &str) -> Self {
-        Self::with(policy, SecondConnection::Replace)
+    /// With so many engines.
+    pub fn new(policy: &str, engines: u8) -> Self {
+        Self::with(policy, SecondConnection::Replace, engines)
     }
 
-    pub fn with(policy: &str, second_connection: SecondConnection) -> Self {
+    pub fn with(policy: &str, second_connection: SecondConnection, engines: u8) -> Self {
         let now = Instant::now();
         let mut world = Self {
             now,
@@ -98,6 +100,7 @@ impl World {
             policy: Arc::new(Policy::parse(policy, "policy.toml").unwrap()),
             pki: Pki::shared(),
             second_connection,
+            engines,
             deliveries: BinaryHeap::new(),
             sequence: 0,
             incarnation: 0,
@@ -129,6 +132,7 @@ impl World {
         let reception = ReceptionConfig {
             keys: keys(0, self.incarnation),
             limits: limits(None),
+            engines: self.engines,
             tls,
             authorities,
             admission,
@@ -136,14 +140,18 @@ impl World {
             second_connection: self.second_connection,
             epoch: self.epoch,
         };
-        let gateway = GatewayConfig {
+        let engine = |engine| GatewayConfig {
+            engine,
+            engines: self.engines,
             inside: InsideAddresses {
                 v4: Some("10.99.0.1".parse().unwrap()),
                 v6: Some("fd00:ad17::1".parse().unwrap()),
             },
             epoch: self.epoch,
         };
-        self.gateway = Some(House::new(reception, gateway));
+        let engines = (0..self.engines).map(engine).collect();
+        let seed = self.incarnation.into();
+        self.gateway = Some(House::new(reception, engines, seed));
     }
 
     /// Adds a client with a certificate for `principal`; it starts to dial.
@@ -190,6 +198,12 @@ impl World {
     pub fn restart_gateway(&mut self) {
         let leases = self.gateway.take().unwrap().leases();
         self.start_gateway(leases);
+    }
+
+    /// The same, with another number of engines.
+    pub fn restart_gateway_with(&mut self, engines: u8) {
+        self.engines = engines;
+        self.restart_gateway();
     }
 
     /// The client appears behind another outer address, as after a NAT rebinding.
@@ -347,6 +361,14 @@ impl Host {
             .assignment()
             .map(|assignment| assignment.addresses.iter().map(|net| net.addr()).collect())
             .unwrap_or_default()
+    }
+
+    /// The numbers of the packets that came out of the tunnel.
+    pub fn numbers(&self) -> Vec<u64> {
+        let packets = self.received.iter();
+        packets
+            .filter_map(|packet| super::packets::number(packet))
+            .collect()
     }
 
     pub fn v4(&self) -> Option<IpAddr> {
