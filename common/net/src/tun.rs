@@ -1,10 +1,10 @@
-//! The TUN device: whole IP packets, read and written by the one thread that owns the queue. Packets of one flow
+//! The TUN device: whole IP packets, read and written by the one thread that owns a queue. Packets of one flow
 //! cross the border to the kernel together, as [`adit_core::offload`] describes.
 //!
 //! [`Tun::recv`] yields packets with headroom in front, so that the HTTP datagram prefix (RFC 9297 §2.1) is
 //! written in place. Reading and writing never block. One packet that the kernel refuses never harms the device.
 //!
-//! The device lives as long as the [`Tun`]: closing it takes its addresses and routes with it, also after
+//! The device lives as long as its last [`Tun`]: closing it takes its addresses and routes with it, also after
 //! `kill -9`. Addresses, routes and the link's state are the business of [`crate::host`].
 
 use std::io;
@@ -19,7 +19,7 @@ mod os;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 mod virtio;
 
-/// An open TUN device with one queue.
+/// An open queue of a TUN device, most often its only one.
 #[derive(Debug)]
 pub struct Tun {
     queue: os::Queue,
@@ -33,9 +33,33 @@ impl Tun {
             return Err(TunError::Name { name: name.into() });
         }
         Ok(Self {
-            queue: os::Queue::open(name, mtu)?,
+            queue: os::Queue::open(name, mtu, os::Queues::Only)?,
             name: name.into(),
         })
+    }
+
+    /// The same with `count` queues, for as many threads.
+    ///
+    /// The kernel puts a packet into the queue that the other direction of its flow was last written to; into
+    /// any, always the same, when there was none.
+    pub fn open_several(name: &str, mtu: u16, count: u8) -> Result<Vec<Self>, TunError> {
+        if count <= 1 {
+            return Ok(vec![Self::open(name, mtu)?]);
+        }
+        if !is_interface_name(name) {
+            return Err(TunError::Name { name: name.into() });
+        }
+        let queues =
+            std::iter::once(os::Queues::First).chain(std::iter::repeat(os::Queues::Another));
+        queues
+            .take(count.into())
+            .map(|queue| {
+                Ok(Self {
+                    queue: os::Queue::open(name, mtu, queue)?,
+                    name: name.into(),
+                })
+            })
+            .collect()
     }
 
     /// The name of the interface.

@@ -45,6 +45,15 @@ impl Default for UdpOptions {
     }
 }
 
+/// How the kernel chooses between several sockets of one address, by what a datagram begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Steering {
+    /// A first byte with one of these bits set leads to the first socket.
+    pub to_the_first: u8,
+    /// Otherwise the byte at this offset is the number of the socket.
+    pub number_at: u8,
+}
+
 /// What the kernel granted of the buffers asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
@@ -90,6 +99,14 @@ impl Received {
     }
 }
 
+/// Whose a socket's port is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Own,
+    /// Of several sockets, of which one has it already.
+    Shared,
+}
+
 /// A bound UDP socket, for the one thread that owns it.
 #[derive(Debug)]
 pub struct Udp {
@@ -107,19 +124,46 @@ impl Udp {
     /// The most that one [`recv`](Self::recv) appends; less means that nothing more waits.
     pub const MOST_AT_ONCE: usize = BATCH;
 
+    /// Binds `count` sockets to `local`, for as many threads. The kernel steers each datagram to one of them;
+    /// where it cannot, any of them may get it, though always the same one from the same peer.
+    pub fn bind_several(
+        local: SocketAddr,
+        options: &UdpOptions,
+        count: u8,
+        steering: Steering,
+    ) -> Result<Vec<Self>, UdpError> {
+        let first = Self::bind(local, options)?;
+        if count <= 1 {
+            return Ok(vec![first]);
+        }
+        let local = first.local_address();
+        // The first was bound alone, so that a port somebody else has is noticed, even somebody who would
+        // share it: two gateways on one port would lose half of each other's datagrams.
+        os::share(&first.sender.socket)
+            .map_err(|source| UdpError::of(local, "SO_REUSEPORT", source))?;
+        let mut sockets = vec![first];
+        for _ in 1..count {
+            sockets.push(Self::bind_exactly(local, options, Port::Shared)?);
+        }
+        if let Err(error) = os::steer(&sockets[0].sender.socket, steering) {
+            tracing::warn!(%error, "the kernel does not steer datagrams to their engines; the engines do");
+        }
+        Ok(sockets)
+    }
+
     /// Binds to `local`. The wildcard `[::]` takes both families, or IPv4 alone where the host has no IPv6.
     pub fn bind(local: SocketAddr, options: &UdpOptions) -> Result<Self, UdpError> {
-        match Self::bind_exactly(local, options) {
+        match Self::bind_exactly(local, options, Port::Own) {
             Err(UdpError::NoFamily { .. }) if local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
                 let v4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), local.port());
                 tracing::info!(local = %v4, "this host has no IPv6; the outside socket is IPv4 only");
-                Self::bind_exactly(v4, options)
+                Self::bind_exactly(v4, options, Port::Own)
             }
             other => other,
         }
     }
 
-    fn bind_exactly(local: SocketAddr, options: &UdpOptions) -> Result<Self, UdpError> {
+    fn bind_exactly(local: SocketAddr, options: &UdpOptions, port: Port) -> Result<Self, UdpError> {
         let fail = |call| move |source| UdpError::of(local, call, source);
         let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))
             .map_err(fail("socket"))?;
@@ -131,6 +175,9 @@ impl Udp {
                 io::ErrorKind::PermissionDenied => UdpError::Mark { mark },
                 _ => UdpError::of(local, "SO_MARK", source),
             })?;
+        }
+        if port == Port::Shared {
+            os::share(&socket).map_err(fail("SO_REUSEPORT"))?;
         }
         let buffers = size_buffers(&socket, options);
         socket.bind(&SockAddr::from(local)).map_err(fail("bind"))?;

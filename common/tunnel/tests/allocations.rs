@@ -143,7 +143,7 @@ struct Count {
 
 impl Tunnel {
     fn new() -> Self {
-        let mut world = World::new(POLICY);
+        let mut world = World::new(POLICY, 1);
         for (principal, client) in [("alice@example.com", ALICE), ("bob@example.com", BOB)] {
             let index = world.add_client(principal, Conditions::CLEAN, client as u64);
             assert_eq!(index + 1, client);

@@ -19,17 +19,30 @@ pub(super) struct Queue {
     coalescer: Coalescer,
 }
 
+/// Which of a device's queues to open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queues {
+    /// The only one: creates the device.
+    Only,
+    /// The first of several: creates the device.
+    First,
+    /// One more.
+    Another,
+}
+
 impl Queue {
-    pub(super) fn open(name: &str, mtu: u16) -> Result<Self, TunError> {
+    pub(super) fn open(name: &str, mtu: u16, which: Queues) -> Result<Self, TunError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(DEVICE)
             .map_err(|error| open_error(name, error))?;
-        attach(&file, name)?;
-        set_mtu(name, mtu)?;
-        lengthen_queue(name);
+        attach(&file, name, which)?;
+        if which != Queues::Another {
+            set_mtu(name, mtu)?;
+            lengthen_queue(name);
+        }
         let join = ask_for_offloads(&file);
         Ok(Self {
             file,
@@ -160,10 +173,15 @@ fn open_error(name: &str, source: io::Error) -> TunError {
     }
 }
 
-fn attach(file: &File, name: &str) -> Result<(), TunError> {
+fn attach(file: &File, name: &str, which: Queues) -> Result<(), TunError> {
     let mut request = request(name);
     // Exclusive: a persistent device made beforehand would keep our addresses and routes after a `kill -9`.
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_TUN_EXCL;
+    let how = match which {
+        Queues::Only => libc::IFF_TUN_EXCL,
+        Queues::First => libc::IFF_TUN_EXCL | libc::IFF_MULTI_QUEUE,
+        Queues::Another => libc::IFF_MULTI_QUEUE,
+    };
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | how;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is, and keeps no pointer to it.
     #[allow(unsafe_code)]

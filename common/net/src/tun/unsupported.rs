@@ -11,8 +11,15 @@ use super::TunError;
 #[derive(Debug)]
 pub(super) struct Queue(Infallible);
 
+#[derive(Clone, Copy)]
+pub(super) enum Queues {
+    Only,
+    First,
+    Another,
+}
+
 impl Queue {
-    pub(super) fn open(_name: &str, _mtu: u16) -> Result<Self, TunError> {
+    pub(super) fn open(_name: &str, _mtu: u16, _which: Queues) -> Result<Self, TunError> {
         Err(TunError::Unsupported)
     }
 

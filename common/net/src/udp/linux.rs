@@ -5,6 +5,8 @@ use std::os::fd::AsRawFd as _;
 
 use socket2::Socket;
 
+use super::Steering;
+
 pub(super) fn set_mark(socket: &Socket, mark: u32) -> io::Result<()> {
     socket.set_mark(mark)
 }
@@ -13,6 +15,63 @@ pub(super) fn set_mark(socket: &Socket, mark: u32) -> io::Result<()> {
 /// short, and the kernel leaves out the ECN mark and our own address of every coalesced batch.
 pub(super) fn forgo_timestamps(socket: &Socket) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)
+}
+
+/// Lets sockets of the same user that ask for it too have the same address.
+pub(super) fn share(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+/// Makes the kernel choose between the sockets that share an address, one of which is `socket`.
+pub(super) fn steer(socket: &Socket, steering: Steering) -> io::Result<()> {
+    // The program's offsets count from the UDP payload. What it cannot read ends it with 0, and a number
+    // without a socket leaves the choice to the kernel (`reuseport_select_sock`).
+    let mut program = [
+        instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0),
+        // To the last line, or on to the next.
+        instruction(
+            libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K,
+            2,
+            steering.to_the_first,
+        ),
+        instruction(
+            libc::BPF_LD | libc::BPF_B | libc::BPF_ABS,
+            0,
+            steering.number_at,
+        ),
+        instruction(libc::BPF_RET | BPF_A, 0, 0),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the option's value is one `sock_fprog`, `program` is one and points to as many instructions as
+    // it says, and the kernel copies both.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of_val(&program) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn instruction(code: u32, jump_if_true: u8, value: u8) -> libc::sock_filter {
+    libc::sock_filter {
+        code: code as u16,
+        jt: jump_if_true,
+        jf: 0,
+        k: value.into(),
+    }
 }
 
 /// Returns the bytes granted.
@@ -94,3 +153,6 @@ fn set(socket: &Socket, level: libc::c_int, option: libc::c_int, value: usize) -
         Err(io::Error::last_os_error())
     }
 }
+
+/// The accumulator as a return value (`linux/filter.h`).
+const BPF_A: u32 = 0x10;

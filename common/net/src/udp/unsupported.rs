@@ -4,12 +4,22 @@ use std::io;
 
 use socket2::Socket;
 
+use super::Steering;
+
 pub(super) fn set_mark(_socket: &Socket, _mark: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 pub(super) fn forgo_timestamps(_socket: &Socket) -> io::Result<()> {
     Ok(())
+}
+
+pub(super) fn share(_socket: &Socket) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn steer(_socket: &Socket, _steering: Steering) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 pub(super) fn size_receive_buffer(socket: &Socket, bytes: usize) -> usize {

@@ -45,13 +45,26 @@ pub(crate) fn trials() -> Vec<Trial> {
             without_the_capability_the_error_says_so,
         ),
         trial("an_impossible_mtu_is_refused", an_impossible_mtu_is_refused),
+        trial(
+            "a_flow_comes_to_the_queue_that_its_answers_are_written_to",
+            a_flow_comes_to_the_queue_that_its_answers_are_written_to,
+        ),
+        trial(
+            "a_device_with_several_queues_is_one_device",
+            a_device_with_several_queues_is_one_device,
+        ),
     ]
 }
 
 /// A device with addresses, up.
 fn open() -> (Tun, Host, tempfile::TempDir) {
-    let state = tempfile::tempdir().expect("a directory");
     let tun = Tun::open("adit0", 1400).expect("a device");
+    let (host, state) = configured();
+    (tun, host, state)
+}
+
+fn configured() -> (Host, tempfile::TempDir) {
+    let state = tempfile::tempdir().expect("a directory");
     let host = block_on(async {
         let mut host = Host::open(state.path(), "adit0").await.expect("a host");
         let network = Network {
@@ -65,7 +78,7 @@ fn open() -> (Tun, Host, tempfile::TempDir) {
         host.apply(&network).await.expect("applied");
         host
     });
-    (tun, host, state)
+    (host, state)
 }
 
 fn a_packet_has_headroom_and_its_answer_arrives() {
@@ -74,13 +87,7 @@ fn a_packet_has_headroom_and_its_answer_arrives() {
     socket.send_to(b"question", "10.99.0.2:7").expect("sent");
     let mut packet = next(&mut tun, |packet| packet[0] >> 4 == 4 && packet[9] == 17);
     assert_eq!(&packet[packet.len() - 8..], b"question");
-    // Both ends of addresses and ports change places, which no checksum notices.
-    let (source, destination): ([u8; 4], [u8; 4]) = (bytes(&packet, 12), bytes(&packet, 16));
-    packet[12..16].copy_from_slice(&destination);
-    packet[16..20].copy_from_slice(&source);
-    let (from, to): ([u8; 2], [u8; 2]) = (bytes(&packet, 20), bytes(&packet, 22));
-    packet[20..22].copy_from_slice(&to);
-    packet[22..24].copy_from_slice(&from);
+    turn_round(&mut packet);
     tun.send(packet.into());
     assert_eq!(tun.flush(), 0, "the kernel takes it");
     socket
@@ -175,6 +182,71 @@ fn without_the_capability_the_error_says_so() {
 fn an_impossible_mtu_is_refused() {
     let error = Tun::open("adit0", 20).expect_err("too small");
     assert!(matches!(error, TunError::Mtu { mtu: 20, .. }), "{error}");
+}
+
+fn a_flow_comes_to_the_queue_that_its_answers_are_written_to() {
+    let mut queues = Tun::open_several("adit0", 1400, 3).expect("a device");
+    let (_host, _state) = configured();
+    let socket = UdpSocket::bind("10.99.0.1:0").expect("bound");
+    let ask = |queues: &mut Vec<Tun>| {
+        socket.send_to(b"question", "10.99.0.2:7").expect("sent");
+        arrived(queues)
+    };
+    let (_, mut answer) = ask(&mut queues);
+    turn_round(&mut answer);
+    for queue in [2, 0, 1, 2] {
+        queues[queue].send(answer.clone().into());
+        assert_eq!(queues[queue].flush(), 0, "the kernel takes it");
+        for _ in 0..3 {
+            assert_eq!(ask(&mut queues).0, queue);
+        }
+    }
+}
+
+fn a_device_with_several_queues_is_one_device() {
+    let mut queues = Tun::open_several("adit0", 1400, 3).expect("a device");
+    assert_eq!(run("ip -br link show type tun").lines().count(), 1);
+    for count in [1, 2] {
+        let error = Tun::open_several("adit0", 1400, count).expect_err("taken");
+        assert!(matches!(error, TunError::Busy { .. }), "{error}");
+    }
+    let (_host, _state) = configured();
+    // A thread that ends takes its queue along and nothing else.
+    queues.remove(0);
+    let socket = UdpSocket::bind("10.99.0.1:0").expect("bound");
+    socket.send_to(b"question", "10.99.0.2:7").expect("sent");
+    arrived(&mut queues);
+    drop(queues);
+    assert_eq!(run("ip -br link show type tun").lines().count(), 0);
+}
+
+/// The next UDP packet over IPv4, and the number of the queue it came to.
+fn arrived(queues: &mut [Tun]) -> (usize, Vec<u8>) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        for (number, queue) in queues.iter_mut().enumerate() {
+            while let Some((mut packet, offload)) = queue.recv(0).expect("readable") {
+                if let Offload::Checksum(partial) = offload {
+                    assert!(offload::complete_checksum(&mut packet, partial));
+                }
+                if packet[0] >> 4 == 4 && packet[9] == 17 {
+                    return (number, packet.to_vec());
+                }
+            }
+        }
+        assert!(Instant::now() < deadline, "no packet came");
+        std::thread::yield_now();
+    }
+}
+
+/// Both ends of addresses and ports change places, which no checksum notices.
+fn turn_round(packet: &mut [u8]) {
+    let (source, destination): ([u8; 4], [u8; 4]) = (bytes(packet, 12), bytes(packet, 16));
+    packet[12..16].copy_from_slice(&destination);
+    packet[16..20].copy_from_slice(&source);
+    let (from, to): ([u8; 2], [u8; 2]) = (bytes(packet, 20), bytes(packet, 22));
+    packet[20..22].copy_from_slice(&to);
+    packet[22..24].copy_from_slice(&from);
 }
 
 /// The next packet that `wanted` is true of, without its headroom. Other packets are the kernel's own chatter.

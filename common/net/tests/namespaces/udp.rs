@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use adit_net::udp::{self, EcnCodepoint, Received, Transmit, Udp, UdpError, UdpOptions};
+use adit_net::udp::{self, EcnCodepoint, Received, Steering, Transmit, Udp, UdpError, UdpOptions};
 use libtest_mimic::Trial;
 
 use crate::namespace::{drop_capabilities, run, set_sysctl, trial};
@@ -38,6 +38,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("a_taken_port_is_named", a_taken_port_is_named),
         trial("a_mark_needs_the_capability", a_mark_needs_the_capability),
+        trial(
+            "a_datagram_names_the_socket_of_several_that_gets_it",
+            a_datagram_names_the_socket_of_several_that_gets_it,
+        ),
+        trial(
+            "a_port_of_several_sockets_is_taken_for_everybody_else",
+            a_port_of_several_sockets_is_taken_for_everybody_else,
+        ),
     ]
 }
 
@@ -226,6 +234,85 @@ fn a_mark_needs_the_capability() {
     let error = Udp::bind(any, &options).expect_err("nobody else");
     assert!(matches!(error, UdpError::Mark { mark: 0xad17 }), "{error}");
 }
+
+fn a_datagram_names_the_socket_of_several_that_gets_it() {
+    for (local, from, here) in [
+        ("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1"),
+        ("[::]:0", "127.0.0.1:0", "127.0.0.1"),
+        ("[::]:0", "[::1]:0", "::1"),
+    ] {
+        let mut sockets = bind_several(local, 3);
+        let here = here.parse().expect("an address");
+        let here = SocketAddr::new(here, sockets[0].local_address().port());
+        // Many peers: left to the kernel's hash, some would come to the wrong socket.
+        for _ in 0..10 {
+            let mut peer = bind(from);
+            for (first, second, expected) in [
+                (0x40, 0, 0),
+                (0x5f, 1, 1),
+                (0x40, 2, 2),
+                (0xc0, 2, 0),
+                (0x80, 1, 0),
+            ] {
+                let contents = [first, second, 7, 7];
+                peer.send(&to(here, &contents)).expect("sent");
+                let batches = receive(&mut sockets[expected], 1);
+                assert_eq!(batches[0].data[..], contents, "{local} from {from}");
+            }
+            peer.send(&to(here, &[0x40])).expect("sent");
+            assert_eq!(receive(&mut sockets[0], 1)[0].data[..], [0x40]);
+        }
+        // A batch stays together, and a number without a socket still finds one.
+        let mut peer = bind(from);
+        let contents: Vec<u8> = [0x40, 2].into_iter().cycle().take(20 * 1200).collect();
+        let batch = Transmit {
+            segment_size: Some(1200),
+            ..to(here, &contents)
+        };
+        peer.send(&batch).expect("sent");
+        assert_eq!(datagrams(&mut receive(&mut sockets[2], 20)).len(), 20);
+        peer.send(&to(here, &[0x40, 200])).expect("sent");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut into = Vec::new();
+        while sockets
+            .iter_mut()
+            .all(|socket| socket.recv(&mut into).expect("readable") == 0)
+        {
+            assert!(Instant::now() < deadline, "it went nowhere");
+        }
+        assert_eq!(into[0].data[..], [0x40, 200]);
+    }
+}
+
+fn a_port_of_several_sockets_is_taken_for_everybody_else() {
+    let sockets = bind_several("[::]:0", 3);
+    let address = sockets[0].local_address();
+    assert!(
+        sockets
+            .iter()
+            .all(|socket| socket.local_address() == address)
+    );
+    for count in [1, 2] {
+        let error = Udp::bind_several(address, &UdpOptions::default(), count, STEERING);
+        let error = error.expect_err("taken");
+        assert!(matches!(error, UdpError::InUse { .. }), "{error}");
+    }
+    drop(sockets);
+    let other = bind(&address.to_string());
+    let error = Udp::bind_several(address, &UdpOptions::default(), 2, STEERING);
+    assert!(matches!(error, Err(UdpError::InUse { .. })));
+    drop(other);
+}
+
+fn bind_several(address: &str, count: u8) -> Vec<Udp> {
+    let address = address.parse().expect("an address");
+    Udp::bind_several(address, &UdpOptions::default(), count, STEERING).expect("bound")
+}
+
+const STEERING: Steering = Steering {
+    to_the_first: 0x80,
+    number_at: 1,
+};
 
 pub(crate) fn bind(address: &str) -> Udp {
     Udp::bind(address.parse().expect("an address"), &UdpOptions::default()).expect("bound")
