@@ -13,6 +13,7 @@ use prefix_trie::PrefixMap;
 pub struct Owners<K> {
     v4: PrefixMap<Ipv4Net, K>,
     v6: PrefixMap<Ipv6Net, K>,
+    generation: u64,
 }
 
 impl<K: Copy + Eq> Owners<K> {
@@ -22,11 +23,13 @@ impl<K: Copy + Eq> Owners<K> {
         Self {
             v4: PrefixMap::new(),
             v6: PrefixMap::new(),
+            generation: 0,
         }
     }
 
     /// Gives `prefix` to `owner`; returns who had it before.
     pub fn insert(&mut self, prefix: IpNet, owner: K) -> Option<K> {
+        self.generation += 1;
         match prefix.trunc() {
             IpNet::V4(prefix) => self.v4.insert(prefix, owner),
             IpNet::V6(prefix) => self.v6.insert(prefix, owner),
@@ -35,6 +38,7 @@ impl<K: Copy + Eq> Owners<K> {
 
     /// Takes `prefix` from `owner`; somebody else's stays.
     pub fn remove(&mut self, prefix: &IpNet, owner: K) {
+        self.generation += 1;
         match prefix.trunc() {
             IpNet::V4(prefix) if self.v4.get(&prefix) == Some(&owner) => {
                 self.v4.remove(&prefix);
@@ -59,6 +63,17 @@ impl<K: Copy + Eq> Owners<K> {
                 .get_lpm(&Ipv6Net::from(address))
                 .map(|(_, owner)| *owner),
         }
+    }
+
+    /// Another number after every change: an answer is good as long as this stays the same.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Makes every answer given so far one of the past: what an owner may do has changed.
+    pub fn invalidate(&mut self) {
+        self.generation += 1;
     }
 
     /// How many prefixes have an owner.

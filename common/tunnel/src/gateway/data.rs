@@ -25,7 +25,7 @@ use adit_core::wire::{datagram, tcp};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::neighbours::ToNeighbour;
-use super::session::Session;
+use super::session::{Passed, Session};
 use super::{Gateway, InsideAddresses};
 use crate::HEADROOM;
 use crate::chunks::Chunks;
@@ -241,18 +241,22 @@ impl Gateway {
 
     /// One IP packet of a session, from a datagram or, from peers that prefer it, a capsule.
     pub(super) fn receive_packet(&mut self, now: Instant, key: Key, bytes: Bytes) {
-        if self.session(key).is_none() {
+        let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
             self.totals.from_client.drop(DropReason::NotReady);
             return;
-        }
-        let verdict = match IpPacket::parse(&bytes) {
-            Ok(packet) => verdicts::from_peer(&self.view(), key, &packet)
-                .map(|target| (target, tcp::is_tcp_syn(&packet))),
-            Err(_) => Verdict::Drop(DropReason::Malformed),
+        };
+        let Ok(packet) = IpPacket::parse(&bytes) else {
+            return session.counters.from_client.drop(DropReason::Malformed);
         };
         let length = bytes.len();
-        match verdict {
-            Verdict::Forward((Target::Inside, is_syn)) => {
+        let is_syn = tcp::is_tcp_syn(&packet);
+        let flow = Passed::new(&packet, self.owners.generation());
+        if session.passed == Some(flow) && !is_syn {
+            session.counters.from_client.forward(length);
+            return self.inside.push_back(bytes);
+        }
+        match verdicts::from_peer(&self.view(), key, &packet) {
+            Verdict::Forward(Target::Inside) => {
                 let packet = if is_syn {
                     self.clamped(now, key, bytes)
                 } else {
@@ -260,13 +264,16 @@ impl Gateway {
                 };
                 self.inside.push_back(packet);
                 self.count_from(key, length, Ok(()));
+                if let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) {
+                    session.passed = Some(flow);
+                }
             }
-            Verdict::Forward((Target::Peer(peer), _)) => {
+            Verdict::Forward(Target::Peer(peer)) => {
                 let hop = next_hop(&mut self.chunks, &bytes);
                 let sent = self.relay(now, peer, hop);
                 self.count_from(key, length, sent);
             }
-            Verdict::Forward((Target::Neighbour(engine), _)) => {
+            Verdict::Forward(Target::Neighbour(engine)) => {
                 let message = ToNeighbour::Relayed(next_hop(&mut self.chunks, &bytes));
                 self.neighbours.push_back((engine, message));
                 self.count_from(key, length, Ok(()));

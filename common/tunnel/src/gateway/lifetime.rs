@@ -91,6 +91,8 @@ impl Gateway {
         // IPv6 that was given is taken back only when the path is known to be too small.
         if ipv6 != session.ipv6 && !(session.ipv6 != Ipv6::Pending && ipv6 == Ipv6::Pending) {
             session.ipv6 = ipv6;
+            // Addresses that the path does not carry are nobody's.
+            self.owners.invalidate();
             let assignment = session.assignment();
             if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
                 machine.assign(&assignment);

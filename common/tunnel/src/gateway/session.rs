@@ -1,12 +1,13 @@
 //! One admitted session: who, what it may do, and what passed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use adit_core::admission::Grant;
 use adit_core::dataplane::{Counters, TokenBucket};
 use adit_core::identity::Identity;
 use adit_core::session::Assignment;
+use adit_core::wire::ip::IpPacket;
 use ipnet::IpNet;
 
 use crate::epoch::Epoch;
@@ -43,6 +44,32 @@ pub(crate) struct Session {
     pub(super) ipv6: Ipv6,
     pub(super) counters: Counters,
     pub(super) answers: TokenBucket,
+    /// The flow of the last packet that went inside.
+    pub(super) passed: Option<Passed>,
+}
+
+/// A flow that was let inside. Its next packet would be judged the same, by the same tables and the
+/// same filter: whoever changes either makes the table's answers ones of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passed {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    ports: Option<(u16, u16)>,
+    /// The generation of the table of owners.
+    tables: u64,
+}
+
+impl Passed {
+    pub(super) fn new(packet: &IpPacket<'_>, tables: u64) -> Self {
+        Self {
+            source: packet.source(),
+            destination: packet.destination(),
+            protocol: packet.protocol(),
+            ports: packet.ports(),
+            tables,
+        }
+    }
 }
 
 impl Session {
@@ -67,6 +94,7 @@ impl Session {
             mtu,
             counters: Counters::default(),
             answers: answer_limit(now),
+            passed: None,
         }
     }
 

@@ -308,6 +308,30 @@ fn a_gateway_that_shuts_down_tells_its_clients_and_they_come_back(engines: u8) {
     assert!(world.run_until(120 * SECOND, |world| world.clients[alice].is_ready()));
 }
 
+fn a_flow_that_went_inside_follows_its_address_to_a_new_owner(engines: u8) {
+    let mut world = World::new(POLICY, engines);
+    let alice = connected(&mut world, "alice@example.com");
+    let bob = connected(&mut world, "bob@example.com");
+    let [from, to] = [alice, bob].map(|client| world.clients[client].v4().unwrap());
+    let now = world.now;
+    world.clients[bob].engine.shutdown(now);
+    world.run_for(SECOND);
+    for number in 0..3 {
+        world.send_from_client(alice, &packets::udp(from, to, number, 100));
+        world.run_for(SECOND);
+        assert!(
+            world.office.pop().is_some(),
+            "nobody has it: packet {number}"
+        );
+    }
+    let bob = connected(&mut world, "bob@example.com");
+    assert_eq!(world.clients[bob].v4(), Some(to), "a lease is sticky");
+    world.send_from_client(alice, &packets::udp(from, to, 3, 100));
+    world.run_for(SECOND);
+    assert!(world.office.is_empty());
+    assert_eq!(world.clients[bob].received.len(), 1);
+}
+
 with_one_engine_and_with_three!(
     a_client_gets_both_families_and_exchanges_packets,
     a_denied_destination_is_answered_with_icmp_and_never_reaches_the_office,
@@ -324,6 +348,7 @@ with_one_engine_and_with_three!(
     a_restarted_gateway_gets_its_clients_back_with_the_same_addresses,
     a_client_that_moves_to_another_address_loses_nothing_for_it,
     a_client_that_disappears_is_forgotten_and_its_lease_is_kept,
+    a_flow_that_went_inside_follows_its_address_to_a_new_owner,
     shutting_down_leaves_nothing_behind_on_either_side,
     a_gateway_that_shuts_down_tells_its_clients_and_they_come_back,
 );
