@@ -14,9 +14,8 @@ use tracing::debug;
 
 use crate::config::ServerConfig;
 use crate::desk::Desk;
+use crate::engines::Engines;
 use crate::load::LoadError;
-use crate::pipeline::Command;
-use crate::run::Asker;
 
 /// What can be asked.
 #[derive(Debug, Deserialize, Serialize)]
@@ -27,11 +26,11 @@ pub enum Request {
 }
 
 /// Answers one request on one connection.
-pub async fn answer(mut connection: Connection, asker: &Asker, desk: &Desk, listen: &str) {
+pub async fn answer(mut connection: Connection, engines: &Engines, desk: &Desk, listen: &str) {
     let answered = async {
         match connection.receive().await? {
             Request::Status {} => {
-                let mut status = asker.ask(Command::Status).await;
+                let mut status = engines.status().await;
                 if let (Some(status), Some(more)) = (&mut status, desk.status().await) {
                     status.listen = listen.to_owned();
                     status.connections += more.connections;

@@ -1,12 +1,12 @@
 //! The front desk's thread: handshakes, certificates and policy, beside the packets and not before them.
 //!
 //! ```text
-//! packet thread ── datagrams of nobody's, ended sessions ──► desk ── handshakes ──► socket
-//! packet thread ◄── admitted sessions ─────────────────────── desk ── events ─────► control plane
+//! packet threads ── datagrams of nobody's, ended sessions ──► desk ── handshakes ──► socket
+//! packet threads ◄── admitted sessions ────────────────────── desk ── events ─────► control plane
 //! ```
 //!
 //! The thread runs at a lower priority than the packets: a storm of handshakes takes what is left.
-//! What the packet thread hands over is bounded; datagrams above that are lost, as datagrams may be.
+//! What the packet threads hand over is bounded; datagrams above that are lost, as datagrams may be.
 
 use std::io;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use adit_net::udp::{Transmit, UdpSender};
 use adit_tunnel::{GatewayEvent, Reception, ToReception};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
+use crate::engines::Engines;
 use crate::pipeline::Command;
-use crate::run::Asker;
 
 /// What the front desk is told.
 enum Note {
@@ -111,14 +111,14 @@ pub fn start(
     reception: Reception,
     inbox: Inbox,
     socket: UdpSender,
-    engine: Asker,
+    engines: Engines,
     events: UnboundedSender<GatewayEvent>,
 ) -> io::Result<JoinHandle<()>> {
     let mut thread = Thread {
         reception,
         inbox,
         socket,
-        engine,
+        engines,
         events,
         batch: Vec::new(),
     };
@@ -134,7 +134,7 @@ struct Thread {
     reception: Reception,
     inbox: Inbox,
     socket: UdpSender,
-    engine: Asker,
+    engines: Engines,
     events: UnboundedSender<GatewayEvent>,
     batch: Vec<u8>,
 }
@@ -200,8 +200,8 @@ impl Thread {
     }
 
     fn drain(&mut self, now: Instant) {
-        while let Some((_, message)) = self.reception.poll_message() {
-            self.engine.tell(Command::Desk(message));
+        while let Some((engine, message)) = self.reception.poll_message() {
+            self.engines.tell(engine, Command::Desk(message));
         }
         while let Some(transmit) = self.reception.poll_transmit(now, &mut self.batch) {
             // What a full socket does not take is lost, and QUIC sends it again.

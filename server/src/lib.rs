@@ -1,8 +1,8 @@
 //! The Adit gateway: assembly of the engine, the host shell and the admin plane.
 //!
-//! Nothing here judges a packet or a peer; that is `adit-core`'s. The packet thread runs
-//! [`pipeline`], handshakes and policy run beside it in [`desk`]; everything else is the control
-//! plane, which may wait.
+//! Nothing here judges a packet or a peer; that is `adit-core`'s. The packet threads ([`engines`])
+//! run [`pipeline`], handshakes and policy run beside them in [`desk`]; everything else is the
+//! control plane, which may wait.
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -10,6 +10,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod desk;
+pub mod engines;
 pub mod init;
 pub mod load;
 pub mod pipeline;

@@ -1,4 +1,4 @@
-//! The gateway's packet path, as its thread runs it.
+//! The gateway's packet path, as each of its threads runs it.
 //!
 //! ```text
 //! inside → outside   TUN ─ parse ─ who owns the destination? ─ policy ─ fits? ─ prefix ─ datagram
@@ -11,7 +11,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
 use adit_core::fair::{Lane, SessionAddress, lane_of};
@@ -19,18 +18,21 @@ use adit_core::offload::Offload;
 use adit_core::status::GatewayStatus;
 use adit_net::data_loop::{Engine, Outgoing};
 use adit_net::udp::{EcnCodepoint, Udp};
-use adit_tunnel::{Datagram, Gateway, GatewayEvent, HEADROOM, ToEngine};
+use adit_tunnel::{Datagram, Gateway, GatewayEvent, HEADROOM, ToEngine, ToNeighbour};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::desk::Desk;
+use crate::engines::{Engines, Inbox};
 
-/// What the control plane asks of the packet thread.
+/// What others ask of a packet thread.
 pub enum Command {
     /// Everything `status` shows.
     Status(oneshot::Sender<GatewayStatus>),
     /// What the front desk has to say.
     Desk(ToEngine),
+    /// What another engine hands over.
+    Neighbour(ToNeighbour),
     /// End every session, then the loop.
     Shutdown,
 }
@@ -38,7 +40,10 @@ pub enum Command {
 /// The engine with its ends of the command and event channels.
 pub struct Pipeline {
     engine: Gateway,
-    commands: Receiver<Command>,
+    inbox: Inbox,
+    neighbours: Engines,
+    /// Which neighbours got something in this turn.
+    handed: Vec<bool>,
     events: UnboundedSender<GatewayEvent>,
     desk: Desk,
     /// Packets the TUN device refused.
@@ -46,19 +51,37 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Joins an engine with its control plane.
+    /// Joins an engine with its neighbours and its control plane.
     pub fn new(
         engine: Gateway,
-        commands: Receiver<Command>,
+        inbox: Inbox,
+        neighbours: Engines,
         events: UnboundedSender<GatewayEvent>,
         desk: Desk,
     ) -> Self {
         Self {
             engine,
-            commands,
+            inbox,
+            handed: vec![false; neighbours.count()],
+            neighbours,
             events,
             desk,
             refused: 0,
+        }
+    }
+
+    /// Gives the neighbours what is theirs, and wakes each of them once.
+    fn hand_over(&mut self) {
+        while let Some((engine, message)) = self.engine.poll_neighbour() {
+            match self.neighbours.hand_over(engine, message) {
+                Ok(()) => self.handed[usize::from(engine)] = true,
+                Err(message) => self.engine.handle_undelivered(&message),
+            }
+        }
+        for (engine, handed) in self.handed.iter_mut().enumerate() {
+            if std::mem::take(handed) {
+                self.neighbours.wake(engine);
+            }
         }
     }
 }
@@ -100,22 +123,23 @@ impl Engine for Pipeline {
     }
 
     fn handle_wake(&mut self, now: Instant, _udp: &Udp) -> ControlFlow<()> {
-        loop {
-            match self.commands.try_recv() {
+        while let Some(command) = self.inbox.next() {
+            match command {
                 // Who asked may have gone away meanwhile; then nobody misses the answer.
-                Ok(Command::Status(reply)) => {
+                Command::Status(reply) => {
                     let mut status = self.engine.status(now);
                     status.refused_by_device = self.refused;
                     let _ = reply.send(status);
                 }
-                Ok(Command::Desk(message)) => self.engine.handle_message(now, message),
-                Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => {
+                Command::Desk(message) => self.engine.handle_message(now, message),
+                Command::Neighbour(message) => self.engine.handle_neighbour(now, message),
+                Command::Shutdown => {
                     self.engine.shutdown(now);
                     return ControlFlow::Break(());
                 }
-                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -140,6 +164,7 @@ impl Engine for Pipeline {
     }
 
     fn report(&mut self, _now: Instant) {
+        self.hand_over();
         while let Some(message) = self.engine.poll_message() {
             self.desk.tell(message);
         }

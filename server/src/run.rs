@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::mpsc;
 use std::time::Instant;
 
 use adit_core::admission::Admission;
@@ -13,27 +12,24 @@ use adit_core::close::Refusal;
 use adit_core::dataplane::TokenBucket;
 use adit_core::identity::Principal;
 use adit_core::mtu;
-use adit_net::data_loop::DataLoop;
 use adit_net::exit::Failure;
 use adit_net::host::{Host, Network, Routing};
-use adit_net::poll::{Poller, Waker};
 use adit_net::tun::Tun;
-use adit_net::udp::{Udp, UdpOptions};
+use adit_net::udp::{Steering, Udp, UdpOptions};
 use adit_net::{clock, control_socket, host, signals};
 use adit_tunnel::tls::Algorithms;
 use adit_tunnel::{
-    EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, Limits, Reception,
-    ReceptionConfig,
+    ENGINE_AT, EngineKeys, Epoch, Gateway, GatewayConfig, GatewayEvent, InsideAddresses,
+    LONG_HEADER, Limits, Reception, ReceptionConfig,
 };
 use ipnet::IpNet;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::admin;
 use crate::desk::{self, Desk};
+use crate::engines;
 use crate::load::{self, Loaded};
-use crate::pipeline::{Command, Pipeline};
 use crate::state::{self, State, StateError};
 
 /// Runs the gateway until a signal ends it.
@@ -59,9 +55,15 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let leases = state.leases().map_err(state_failure)?;
     let admin = control_socket::Listener::bind(&config.admin_socket)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
-    let udp = Udp::bind(config.listen, &UdpOptions::default())
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = config.engines_on(cores);
+    let steering = Steering {
+        to_the_first: LONG_HEADER,
+        number_at: ENGINE_AT,
+    };
+    let sockets = Udp::bind_several(config.listen, &UdpOptions::default(), count, steering)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
-    if let Some(hint) = udp.buffers().hint() {
+    if let Some(hint) = sockets[0].buffers().hint() {
         warn!("the kernel limits the socket buffers; {hint}");
     }
     // Leftovers of a gateway that was killed are undone here, before anything is made.
@@ -73,7 +75,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         .inside
         .mtu
         .unwrap_or_else(|| mtu::tunnel_mtu(link_mtu));
-    let tun = Tun::open(&config.inside.interface, tunnel_mtu)
+    let queues = Tun::open_several(&config.inside.interface, tunnel_mtu, count)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
 
     let inside = config.inside_addresses();
@@ -92,7 +94,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
             idle_timeout: config.idle_timeout,
             keep_alive: None,
         },
-        engines: 1,
+        engines: count,
         tls: loaded.tls.clone(),
         authorities: loaded.authorities.clone(),
         admission,
@@ -100,44 +102,55 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         second_connection: config.second_connection,
         epoch,
     });
-    let engine = Gateway::new(GatewayConfig {
-        engine: 0,
-        engines: 1,
-        inside: InsideAddresses {
-            v4: config.inside.addresses.iter().find_map(|net| match net {
-                IpNet::V4(net) => Some(net.addr()),
-                IpNet::V6(_) => None,
-            }),
-            v6: config.inside.addresses.iter().find_map(|net| match net {
-                IpNet::V6(net) => Some(net.addr()),
-                IpNet::V4(_) => None,
-            }),
-        },
-        epoch,
-    });
+    let inside = InsideAddresses {
+        v4: config.inside.addresses.iter().find_map(|net| match net {
+            IpNet::V4(net) => Some(net.addr()),
+            IpNet::V6(_) => None,
+        }),
+        v6: config.inside.addresses.iter().find_map(|net| match net {
+            IpNet::V6(net) => Some(net.addr()),
+            IpNet::V4(_) => None,
+        }),
+    };
+    let gateway = |engine| {
+        Gateway::new(GatewayConfig {
+            engine,
+            engines: count,
+            inside,
+            epoch,
+        })
+    };
 
     host.apply(&network(&loaded, tunnel_mtu))
         .await
         .map_err(host_failure)?;
     info!(
-        listen = %udp.local_address(),
+        listen = %sockets[0].local_address(),
+        engines = count,
         interface = config.inside.interface,
         mtu = tunnel_mtu,
         record_cipher = %Algorithms::for_this_cpu(),
         "the gateway is ready"
     );
     let listen = config.listen.to_string();
-    let served = control(reception, engine, udp, tun, &admin, &state, listen).await;
+    let parts: Vec<Part> = (0..count)
+        .map(gateway)
+        .zip(sockets)
+        .zip(queues)
+        .map(|((engine, udp), tun)| (engine, udp, tun))
+        .collect();
+    let served = control(reception, parts, &admin, &state, listen).await;
     let undone = host.undo().await.map_err(host_failure);
     served.and(undone)
 }
 
-/// Runs the packet thread and the front desk, and serves the control plane until one of them ends.
+/// An engine with its socket and its TUN queue.
+type Part = (Gateway, Udp, Tun);
+
+/// Runs the packet threads and the front desk, and serves the control plane until one of them ends.
 async fn control(
     reception: Reception,
-    engine: Gateway,
-    udp: Udp,
-    tun: Tun,
+    parts: Vec<Part>,
     admin: &control_socket::Listener,
     state: &State,
     listen: String,
@@ -145,24 +158,15 @@ async fn control(
     let devices = |error: &std::io::Error| {
         Failure::environment(error).while_doing("the packet thread cannot use its devices")
     };
-    let poller = Poller::new(&udp, &tun).map_err(|error| devices(&error))?;
-    let waker = poller.waker();
-    let (commands, inbox) = mpsc::channel();
+    let socket = parts[0].1.sender().map_err(|error| devices(&error))?;
+    let (engines, threads) =
+        engines::prepare(parts.into_iter()).map_err(|error| devices(&error))?;
     let (outbox, mut events) = unbounded_channel();
-    let (ended, mut end) = oneshot::channel();
-    let asker = Asker { commands, waker };
+    let (ended, mut end) = unbounded_channel();
     let (desk, notes) = desk::desk();
-    let socket = udp.sender().map_err(|error| devices(&error))?;
-    let front = desk::start(reception, notes, socket, asker.clone(), outbox.clone())
+    let front = desk::start(reception, notes, socket, engines.clone(), outbox.clone())
         .map_err(|error| devices(&error))?;
-    let mut pipeline = Pipeline::new(engine, inbox, outbox, desk.clone());
-    let thread = std::thread::Builder::new()
-        .name("packets".to_owned())
-        .spawn(move || {
-            let result = DataLoop::new(udp, tun, poller).run(&mut pipeline);
-            // The receiver is gone only when the process ends anyway.
-            let _ = ended.send(result);
-        })
+    let threads = engines::start(threads, &engines, &outbox, &desk, &ended)
         .map_err(|error| devices(&error))?;
 
     let mut signals = signals::Signals::new().map_err(|error| devices(&error))?;
@@ -176,50 +180,29 @@ async fn control(
                 None => break Ok(()),
             },
             request = admin.accept() => match request {
-                Ok(connection) => admin::answer(connection, &asker, &desk, &listen).await,
+                Ok(connection) => admin::answer(connection, &engines, &desk, &listen).await,
                 Err(error) => warn!(%error, "an admin connection failed"),
             },
             signal = signals.stop() => {
                 info!(signal, "stopping");
                 break Ok(());
             }
-            result = &mut end => {
+            result = end.recv() => {
                 break match result {
-                    Ok(Err(error)) => Err(devices(&error)),
-                    Ok(Ok(())) | Err(_) => Ok(()),
+                    Some(Err(error)) => Err(devices(&error)),
+                    Some(Ok(())) | None => Ok(()),
                 };
             }
         }
     };
-    // The thread may have ended by itself; then nobody takes the command.
+    // A thread may have ended by itself; then nobody takes the command.
     desk.close();
     let _ = front.join();
-    asker.tell(Command::Shutdown);
-    let _ = thread.join();
+    engines.shutdown();
+    for thread in threads {
+        let _ = thread.join();
+    }
     outcome
-}
-
-/// The way to tell and ask the packet thread.
-#[derive(Clone)]
-pub struct Asker {
-    commands: mpsc::Sender<Command>,
-    waker: Waker,
-}
-
-impl Asker {
-    /// Sends a command; `false` when the packet thread has ended.
-    pub fn tell(&self, command: Command) -> bool {
-        let sent = self.commands.send(command).is_ok();
-        self.waker.wake();
-        sent
-    }
-
-    /// Asks a question; `None` when the packet thread has ended.
-    pub async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(question(reply));
-        answer.await.ok()
-    }
 }
 
 /// Refusals in the log: all of them in ordinary times, a sample of a flood.

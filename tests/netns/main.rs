@@ -5,6 +5,7 @@
 //! One test: `cargo test -p adit-tests --test netns -- site`.
 
 mod bed;
+mod engines;
 mod errors;
 mod leftovers;
 mod mtu;
@@ -91,6 +92,7 @@ const TESTS: &[(&str, Test)] = &[
         "the_quick_start_of_the_readme_is_true",
         quickstart::the_readme_is_true,
     ),
+    ("several_engines_are_one_gateway", engines::are_one_gateway),
     ("site_to_site_between_two_lans", site::between_two_lans),
     (
         "a_bad_path_still_carries_a_whole_file",

@@ -131,6 +131,17 @@ pub struct ClientStatus {
     pub traffic: Traffic,
 }
 
+impl GatewayStatus {
+    /// Adds what another engine of the same gateway tells.
+    pub fn add(&mut self, other: Self) {
+        self.sessions.extend(other.sessions);
+        self.sessions.sort_by_key(|session| session.id);
+        self.connections += other.connections;
+        self.refused_by_device += other.refused_by_device;
+        self.total.add(&other.total);
+    }
+}
+
 impl Traffic {
     /// Adds what passed elsewhere.
     pub fn add(&mut self, other: &Self) {
@@ -166,6 +177,33 @@ impl From<&crate::dataplane::Counters> for Traffic {
 mod tests {
     use super::*;
     use crate::dataplane::{Counters, DropReason};
+
+    #[test]
+    fn the_engines_together_list_every_session_once_in_its_order() {
+        let engine = |ids: &[u64], connections| GatewayStatus {
+            sessions: ids
+                .iter()
+                .map(|&id| SessionStatus {
+                    id,
+                    ..SessionStatus::default()
+                })
+                .collect(),
+            connections,
+            refused_by_device: 1,
+            total: Traffic {
+                sent_packets: 10,
+                ..Traffic::default()
+            },
+            ..GatewayStatus::default()
+        };
+        let mut status = engine(&[1, 4], 3);
+        status.add(engine(&[], 0));
+        status.add(engine(&[2, 3], 2));
+        let ids: Vec<u64> = status.sessions.iter().map(|session| session.id).collect();
+        assert_eq!(ids, [1, 2, 3, 4]);
+        assert_eq!((status.connections, status.refused_by_device), (5, 3));
+        assert_eq!(status.total.sent_packets, 30);
+    }
 
     #[test]
     fn what_came_in_is_what_went_on_was_answered_or_was_dropped() {

@@ -54,10 +54,9 @@ pub(crate) fn destination(datagram: &[u8]) -> Option<ConnectionId> {
 /// The engine whose connection a datagram belongs to; `None` for the datagrams of a handshake, whose ids the
 /// client made up.
 pub(crate) fn engine(datagram: &[u8]) -> Option<u8> {
-    let (first, rest) = datagram.split_first()?;
-    (first & LONG_HEADER == 0)
-        .then(|| rest.first().copied())
-        .flatten()
+    let is_long = datagram.first()? & LONG_HEADER != 0;
+    let engine = datagram.get(usize::from(ENGINE_AT)).copied();
+    engine.filter(|_| !is_long)
 }
 
 /// The key that marks connection ids, from its bytes.
@@ -115,8 +114,11 @@ impl ConnectionIdGenerator for EngineIds {
 
 /// The engine's number and the random part.
 const HEAD: usize = 5;
-/// The first bit of a long header (RFC 8999 §5.1).
-const LONG_HEADER: u8 = 0x80;
+/// The bit of a datagram's first byte that marks a long header (RFC 8999 §5.1): a handshake's, for the most part,
+/// which is the front desk's whatever engine hears it.
+pub const LONG_HEADER: u8 = 0x80;
+/// Where a datagram without a long header names its engine.
+pub const ENGINE_AT: u8 = 1;
 /// The longest connection id of QUIC version 1 (RFC 9000 §17.2).
 const MAX_ID: usize = 20;
 /// One in 16 million packets of noise passes for ours; each costs at most one rate-limited reset.

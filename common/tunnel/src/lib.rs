@@ -28,6 +28,7 @@ mod refusal;
 mod transport;
 
 pub use adit_core::offload::Offload;
+pub use cid::{ENGINE_AT, LONG_HEADER};
 pub use client::{Client, ClientConfig, ClientEvent, ClientState};
 pub use epoch::Epoch;
 pub use gateway::{
