@@ -15,3 +15,4 @@ pub mod lab;
 pub mod probe;
 pub mod programs;
 pub mod relay;
+pub mod swarm;
