@@ -68,6 +68,19 @@ impl Link {
         Ok(Self { client, gateway })
     }
 
+    /// Another client's link to the same gateway, by a cable of its own; that client dials [`NEIGHBOURS_GATEWAY`].
+    pub(crate) fn neighbour(&self) -> Result<Self> {
+        let client = Namespace::new("neighbour")?;
+        client.connect(CABLE, &self.gateway, NEIGHBOURS_CABLE, 1500)?;
+        client.add_address(CABLE, "198.51.100.2/24".parse()?)?;
+        let gateway = self.gateway.clone();
+        gateway.add_address(
+            NEIGHBOURS_CABLE,
+            format!("{NEIGHBOURS_GATEWAY}/24").parse()?,
+        )?;
+        Ok(Self { client, gateway })
+    }
+
     /// Waits until a program in the gateway's namespace has bound the UDP port.
     pub(crate) fn gateway_listens(&self, port: u16) -> Result<()> {
         // proc_pid_net(5): the local address of a line ends in the port, in hexadecimal.
@@ -85,6 +98,12 @@ impl Link {
 
 /// The client's end of the cable; the gateway's is [`internet::GATEWAY_V4`].
 pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 2));
+
+/// The gateway's end of a neighbour's cable.
+pub(crate) const NEIGHBOURS_GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+
+/// The gateway has two cables then.
+const NEIGHBOURS_CABLE: &str = "link2";
 
 /// The same name at both ends.
 const CABLE: &str = "link";

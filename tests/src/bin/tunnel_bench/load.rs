@@ -107,6 +107,29 @@ impl Load {
         number(&end["sum"]["lost_percent"], "lost_percent")
     }
 
+    /// UDP packets of [`LARGE`] bytes as fast as the sender can, for `seconds`: what arrives, in Gbit/s.
+    pub(crate) fn flood(
+        &self,
+        link: &Link,
+        to: IpAddr,
+        direction: Direction,
+        seconds: u64,
+    ) -> Result<f64> {
+        let Self::Iperf3(program) = self else {
+            bail!("a flood needs iperf3 on PATH");
+        };
+        let length = LARGE.to_string();
+        let mut arguments = vec!["-u", "-b", "0", "-l", &length];
+        if direction == Direction::Down {
+            arguments.push("-R");
+        }
+        let sum = &iperf3(program, link, to, seconds, &arguments)?["sum"];
+        // What is sent counts at the sender; the loss is what it is about.
+        let sent = number(&sum["bits_per_second"], "bits_per_second")?;
+        let lost = number(&sum["lost_percent"], "lost_percent")?;
+        Ok(sent * (1.0 - lost / 100.0) / 1e9)
+    }
+
     /// Its name and version.
     pub(crate) fn name(&self) -> String {
         match self {
@@ -174,6 +197,9 @@ fn number(value: &Value, name: &str) -> Result<f64> {
 
 /// The payload of small packets: a voice frame, a DNS answer.
 pub(crate) const SMALL: usize = 200;
+
+/// The payload of a flood's packets: what fits every tunnel.
+const LARGE: usize = 1200;
 
 /// Long before a port comes round again, its last run is forgotten.
 static RUNS: AtomicU16 = AtomicU16::new(0);

@@ -12,13 +12,14 @@
 //!
 //! ```text
 //! cargo tunnel-bench -- [--rounds 5] [--seconds 3] [--json FILE] [--scenario gso,wire,nic]
-//!     [--subject plain,adit,wireguard-go,…] [--measure tcp,bidir,udp,rtt,connect,rss]
+//!     [--subject plain,adit,wireguard-go,…] [--measure tcp,bidir,udp,rtt,connect,rss,swarm,storm,fair]
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod link;
 mod load;
 mod machine;
+mod many;
 mod measure;
 mod options;
 mod report;
@@ -64,7 +65,15 @@ fn bench(options: &Options) -> Result<()> {
             .copied()
             .filter(|group| number == 0 || group.depends_on_link())
             .collect();
-        run(&programs, options, &load, scenario, &groups, &mut report)?;
+        let (of_adit, of_all): (Vec<Group>, Vec<Group>) = groups
+            .iter()
+            .partition(|group| Group::OF_ADIT.contains(group));
+        if !of_all.is_empty() {
+            run(&programs, options, &load, scenario, &of_all, &mut report)?;
+        }
+        if options.subjects.contains(&"adit") {
+            many::run(&programs, options, &load, scenario, &of_adit, &mut report);
+        }
     }
     println!("{}", report.markdown(options, &load));
     let text = serde_json::to_string_pretty(&report.json(options, &load)?)?;
@@ -144,7 +153,7 @@ fn start(name: &str, programs: &Programs, scenario: Scenario) -> Result<Bed> {
 }
 
 /// The whole chain without line breaks: a peer's failure is a remark, no disaster.
-fn one_line(error: &anyhow::Error) -> String {
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ")

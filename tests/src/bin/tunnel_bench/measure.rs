@@ -40,6 +40,28 @@ pub(crate) enum Measure {
     Connect,
     /// Of the gateway's process, when everything else has been measured.
     Memory,
+    /// What 1,000 idle sessions add to that.
+    SwarmMemory,
+    /// One TCP stream from a client beside them, as a part of what it is without them.
+    SwarmTcp,
+    /// Complete connections, from the first packet to the session, per second of the gateway's CPU time.
+    StormRate,
+    /// From dialling to addresses while 2,000 clients do so at once, the worst per cent.
+    StormConnect,
+    /// What 2,000 handshakes at once add to a running session's worst per cent.
+    StormTail,
+    /// One TCP stream from a client beside another client's UDP flood, as a part of what it is alone.
+    FairUp,
+    /// The same towards the clients.
+    FairDown,
+    /// The stream's part of all that arrives meanwhile.
+    FairShareUp,
+    /// The same towards the clients.
+    FairShareDown,
+    /// In the TCP client's session meanwhile, the worst per cent.
+    FairTailUp,
+    /// The same towards the clients.
+    FairTailDown,
 }
 
 /// Rows that are measured together.
@@ -57,6 +79,12 @@ pub(crate) enum Group {
     Connect,
     /// Memory.
     Rss,
+    /// 1,000 idle sessions beside an active one; Adit only.
+    Swarm,
+    /// 2,000 handshakes at once beside a running session; Adit only.
+    Storm,
+    /// A UDP flood of one client beside the TCP stream of another; Adit only.
+    Fair,
 }
 
 /// A running subject on a link of its own.
@@ -80,6 +108,17 @@ impl Measure {
             Self::RttLoadedTail => "RTT under TCP up p99, ms",
             Self::Connect => "connect, ms",
             Self::Memory => "gateway RSS, MB",
+            Self::SwarmMemory => "1,000 idle sessions, MB more",
+            Self::SwarmTcp => "TCP up beside 1,000 idle sessions, to alone",
+            Self::StormRate => "handshakes per CPU second of the gateway",
+            Self::StormConnect => "2,000 handshakes at once, connect p99, ms",
+            Self::StormTail => "2,000 handshakes at once, RTT p99, ms more",
+            Self::FairUp => "TCP up beside a UDP flood up, to alone",
+            Self::FairDown => "TCP down beside a UDP flood down, to alone",
+            Self::FairShareUp => "its part of what arrives of both, up",
+            Self::FairShareDown => "its part of what arrives of both, down",
+            Self::FairTailUp => "RTT p99 in that session, up, ms",
+            Self::FairTailDown => "RTT p99 in that session, down, ms",
         }
     }
 
@@ -97,6 +136,17 @@ impl Measure {
             Self::RttLoadedTail => "rtt_loaded_p99_ms",
             Self::Connect => "connect_ms",
             Self::Memory => "gateway_rss_megabytes",
+            Self::SwarmMemory => "idle_1000_megabytes_more",
+            Self::SwarmTcp => "idle_1000_tcp_up_to_alone",
+            Self::StormRate => "handshakes_per_cpu_second",
+            Self::StormConnect => "storm_2000_connect_p99_ms",
+            Self::StormTail => "storm_2000_rtt_p99_ms_more",
+            Self::FairUp => "fair_tcp_up_to_alone",
+            Self::FairDown => "fair_tcp_down_to_alone",
+            Self::FairShareUp => "fair_tcp_up_share",
+            Self::FairShareDown => "fair_tcp_down_share",
+            Self::FairTailUp => "fair_up_rtt_p99_ms",
+            Self::FairTailDown => "fair_down_rtt_p99_ms",
         }
     }
 
@@ -104,21 +154,36 @@ impl Measure {
     pub(crate) fn more_is_better(self) -> bool {
         matches!(
             self,
-            Self::TcpUp | Self::TcpDown | Self::TcpBoth | Self::UdpRate
+            Self::TcpUp
+                | Self::TcpDown
+                | Self::TcpBoth
+                | Self::UdpRate
+                | Self::SwarmTcp
+                | Self::StormRate
+                | Self::FairUp
+                | Self::FairDown
+                | Self::FairShareUp
+                | Self::FairShareDown
         )
     }
 }
 
 impl Group {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Tcp,
         Self::Bidir,
         Self::Udp,
         Self::Rtt,
         Self::Connect,
         Self::Rss,
+        Self::Swarm,
+        Self::Storm,
+        Self::Fair,
     ];
+
+    /// What only Adit is measured for, on beds of its own: the others cannot be asked for a thousand clients.
+    pub(crate) const OF_ADIT: [Self; 3] = [Self::Swarm, Self::Storm, Self::Fair];
 
     /// What the memory is to be seen after.
     pub(crate) const BEFORE_MEMORY: &[Self] = &[Self::Tcp, Self::Bidir, Self::Udp, Self::Rtt];
@@ -138,6 +203,9 @@ impl fmt::Display for Group {
             Self::Rtt => "rtt",
             Self::Connect => "connect",
             Self::Rss => "rss",
+            Self::Swarm => "swarm",
+            Self::Storm => "storm",
+            Self::Fair => "fair",
         })
     }
 }
@@ -203,6 +271,7 @@ impl Bed {
                 let bytes = memory::resident(gateway).context("the gateway is gone")?;
                 Ok(vec![(Measure::Memory, bytes as f64 / 1e6)])
             }
+            Group::Swarm | Group::Storm | Group::Fair => Ok(Vec::new()),
         }
     }
 
@@ -317,14 +386,15 @@ impl Bed {
     }
 }
 
-fn milliseconds(times: Vec<Duration>) -> Vec<f64> {
+/// Ascending.
+pub(crate) fn milliseconds(times: Vec<Duration>) -> Vec<f64> {
     let mut values: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// Of sorted values.
-fn quantile(sorted: &[f64], part: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * part).round() as usize]
 }
 

@@ -58,6 +58,20 @@ impl Target {
             (Measure::RttLoadedMedian | Measure::RttLoadedTail, _) => return None,
             (Measure::Connect, _) => (vec![Value(60.0)], vec![Value(25.0)]),
             (Measure::Memory, _) => (vec![Value(40.0)], vec![Value(15.0)]),
+            (Measure::SwarmMemory, _) => (vec![Value(60.0)], vec![Value(20.0)]),
+            // "No slowdown" within what two runs of the same differ by.
+            (Measure::SwarmTcp, _) => (vec![Value(0.95)], vec![Value(0.95)]),
+            (Measure::StormRate, _) => (vec![Value(600.0)], vec![Value(1200.0)]),
+            (Measure::StormTail, _) => (vec![Value(5.0)], vec![Value(5.0)]),
+            // Half of the path, within what two runs differ by. What the flood's programs take of the processors
+            // is missing from the first pair, however fair the gateway is.
+            (
+                Measure::FairUp | Measure::FairDown | Measure::FairShareUp | Measure::FairShareDown,
+                _,
+            ) => (vec![Value(0.45)], vec![Value(0.5)]),
+            (Measure::StormConnect | Measure::FairTailUp | Measure::FairTailDown, _) => {
+                return None;
+            }
         };
         Some(Self { must, goal })
     }
