@@ -2,7 +2,7 @@
 //! session its share of that, and what is sparse before what is bulky.
 //!
 //! Deficit round robin on two levels (RFC 8290 §4, whose flow queues this follows): lanes are served
-//! in turn, [`QUANTUM`] bytes each; a lane that was empty goes before those that have a backlog. When
+//! in turn, 64 KiB each; a lane that was empty goes before those that have a backlog. When
 //! the queue is full, the longest flow of the longest session loses its oldest item: whoever floods
 //! pays for it. Order within a flow is kept.
 //!

@@ -3,7 +3,7 @@
 //! Certificates on P-256, key exchange X25519MLKEM768. Only the time inside the gateway counts (front desk and engine, on one
 //! thread), not the client's; elements per second are connections per second and core. Beside it stands the arithmetic that
 //! none of them can do without: key exchange, one signature made, two verified. Run with `cargo bench -p adit-tunnel`.
-#![allow(missing_docs, clippy::print_stdout)]
+#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
 
 #[path = "../tests/simulation/house.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -135,6 +135,7 @@ impl World {
         let reception = ReceptionConfig {
             keys: keys(0),
             limits: limits(None),
+            engines: 1,
             tls,
             authorities,
             admission: Admission::new(policy, &[]),
@@ -146,7 +147,13 @@ impl World {
             v4: Some([10, 99, 0, 1].into()),
             v6: None,
         };
-        let house = House::new(reception, GatewayConfig { inside, epoch });
+        let engine = GatewayConfig {
+            engine: 0,
+            engines: 1,
+            inside,
+            epoch,
+        };
+        let house = House::new(reception, vec![engine], 0);
         let verifier = GatewayVerifier::new(vec![pki.anchor()], &provider).expect("a verifier");
         let credentials = pki.leaf("alice@example.com", ExtendedKeyUsagePurpose::ClientAuth);
         let tls = tls::client_config(
