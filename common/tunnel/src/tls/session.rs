@@ -12,7 +12,7 @@ use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId, Side, TransportError, TransportErrorCode};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{Connection, KeyChange, Secrets, Suite, Version};
-use rustls::{CipherSuite, NamedGroup};
+use rustls::{AlertDescription, CipherSuite, NamedGroup};
 
 use super::{TlsError, retry};
 
@@ -107,26 +107,40 @@ impl crypto::ClientConfig for QuicClient {
 }
 
 struct TlsSession {
-    connection: Connection,
+    /// `None` at a gateway whose handshake is over: see [`TlsSession::let_go`].
+    connection: Option<Connection>,
+    side: Side,
     initial: Suite,
     next: Option<Secrets>,
-    facts_announced: bool,
+    /// Known when the handshake is over.
+    facts: Option<HandshakeFacts>,
+    /// The peer's certificates, when the connection is gone that had them.
+    chain: Vec<CertificateDer<'static>>,
 }
 
 impl TlsSession {
     fn new(connection: Connection, initial: Suite) -> Self {
         Self {
-            connection,
+            side: match connection {
+                Connection::Client(_) => Side::Client,
+                Connection::Server(_) => Side::Server,
+            },
+            connection: Some(connection),
             initial,
             next: None,
-            facts_announced: false,
+            facts: None,
+            chain: Vec::new(),
         }
     }
 
-    fn side(&self) -> Side {
-        match self.connection {
-            Connection::Client(_) => Side::Client,
-            Connection::Server(_) => Side::Server,
+    /// Frees what rustls keeps of a handshake that is over: some six kilobytes of buffers, record keys that
+    /// QUIC has no use for, and the transcript, for as long as the session lasts.
+    ///
+    /// A gateway's part is over when the client's Finished has been read and there is nothing to say to it:
+    /// it sends no tickets, and QUIC allows a client no further message (RFC 9001 §4.4, §6).
+    fn let_go(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.chain = chain(&connection);
         }
     }
 }
@@ -137,29 +151,15 @@ impl crypto::Session for TlsSession {
     }
 
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
-        if !self.facts_announced {
-            return None;
-        }
-        Some(Box::new(HandshakeFacts {
-            cipher: self
-                .connection
-                .negotiated_cipher_suite()
-                .map(|suite| suite.suite()),
-            group: self
-                .connection
-                .negotiated_key_exchange_group()
-                .map(|group| group.name()),
-        }))
+        Some(Box::new(self.facts?))
     }
 
     fn peer_identity(&self) -> Option<Box<dyn Any>> {
-        let chain: Vec<CertificateDer<'static>> = self
-            .connection
-            .peer_certificates()?
-            .iter()
-            .map(|certificate| certificate.clone().into_owned())
-            .collect();
-        Some(Box::new(chain))
+        let chain = match &self.connection {
+            Some(connection) => chain(connection),
+            None => self.chain.clone(),
+        };
+        (!chain.is_empty()).then(|| Box::new(chain) as Box<dyn Any>)
     }
 
     fn early_crypto(&self) -> Option<(Box<dyn crypto::HeaderKey>, Box<dyn crypto::PacketKey>)> {
@@ -167,19 +167,25 @@ impl crypto::Session for TlsSession {
     }
 
     fn early_data_accepted(&self) -> Option<bool> {
-        match self.connection {
-            Connection::Client(_) => Some(false),
-            Connection::Server(_) => None,
-        }
+        self.side.is_client().then_some(false)
     }
 
     fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.is_handshaking())
     }
 
     fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
-        if let Err(error) = self.connection.read_hs(buf) {
-            return Err(match self.connection.alert() {
+        let Some(connection) = &mut self.connection else {
+            return Err(TransportError {
+                code: TransportErrorCode::crypto(AlertDescription::UnexpectedMessage.into()),
+                frame: None,
+                reason: "a message after the handshake".to_owned(),
+            });
+        };
+        if let Err(error) = connection.read_hs(buf) {
+            return Err(match connection.alert() {
                 Some(alert) => TransportError {
                     code: TransportErrorCode::crypto(alert.into()),
                     frame: None,
@@ -192,24 +198,39 @@ impl crypto::Session for TlsSession {
                 },
             });
         }
-        if !self.facts_announced && !self.connection.is_handshaking() {
-            self.facts_announced = true;
-            return Ok(true);
+        if self.facts.is_some() || connection.is_handshaking() {
+            return Ok(false);
         }
-        Ok(false)
+        self.facts = Some(HandshakeFacts {
+            cipher: connection
+                .negotiated_cipher_suite()
+                .map(|suite| suite.suite()),
+            group: connection
+                .negotiated_key_exchange_group()
+                .map(|group| group.name()),
+        });
+        Ok(true)
     }
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
-        match self.connection.quic_transport_parameters() {
+        let connection = self.connection.as_ref();
+        match connection.and_then(|connection| connection.quic_transport_parameters()) {
             None => Ok(None),
-            Some(bytes) => TransportParameters::read(self.side(), &mut Cursor::new(bytes))
+            Some(bytes) => TransportParameters::read(self.side, &mut Cursor::new(bytes))
                 .map(Some)
                 .map_err(Into::into),
         }
     }
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
-        let keys = match self.connection.write_hs(buf)? {
+        let before = buf.len();
+        let Some(change) = self.connection.as_mut()?.write_hs(buf) else {
+            if self.side.is_server() && self.facts.is_some() && buf.len() == before {
+                self.let_go();
+            }
+            return None;
+        };
+        let keys = match change {
             KeyChange::Handshake { keys } => keys,
             KeyChange::OneRtt { keys, next } => {
                 self.next = Some(next);
@@ -238,10 +259,22 @@ impl crypto::Session for TlsSession {
         context: &[u8],
     ) -> Result<(), ExportKeyingMaterialError> {
         self.connection
+            .as_ref()
+            .ok_or(ExportKeyingMaterialError)?
             .export_keying_material(output, label, Some(context))
             .map(|_| ())
             .map_err(|_| ExportKeyingMaterialError)
     }
+}
+
+/// What the peer has shown, leaf first.
+fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    connection
+        .peer_certificates()
+        .unwrap_or_default()
+        .iter()
+        .map(|certificate| certificate.clone().into_owned())
+        .collect()
 }
 
 /// Initial packets are always protected with AES-128-GCM (RFC 9001 §5.2).
