@@ -198,6 +198,8 @@ impl Bed {
                 let beside = tcp(seconds);
                 let pings = running.stop();
                 let flood = flood.join().expect("a load does not panic");
+                // The path of whoever floods can shrink below what it sends; then its status says so.
+                let flood = flood.with_context(|| format!("{:?}", neighbour.status()));
                 Ok::<_, anyhow::Error>((beside?.gbit_per_second, flood?, pings?))
             })?;
             let after = tcp(seconds)?.gbit_per_second;
