@@ -284,5 +284,6 @@ const TURN: usize = 256 * 1024;
 const BACKLOG: usize = 4 * 1024 * 1024;
 /// Receive calls in a row: more than a turn serves, so that a backlog builds up here.
 const READS: usize = 2;
-/// Packets from the TUN device in a row.
-const PACKETS: usize = 64;
+/// Packets from the TUN device in a row: more than anybody sends while a turn is served, or the kernel's queue,
+/// which knows no sessions, would choose who loses.
+const PACKETS: usize = 512;

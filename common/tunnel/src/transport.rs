@@ -50,7 +50,8 @@ pub(crate) fn endpoint_config(keys: &EngineKeys, limits: &Limits) -> EndpointCon
 
 pub(crate) fn transport_config(limits: &Limits) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(limits.max_udp_payload.max(MIN_UDP_PAYLOAD));
+    mtu.upper_bound(limits.max_udp_payload.max(MIN_UDP_PAYLOAD))
+        .black_hole_cooldown(BLACK_HOLE_COOLDOWN);
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(ACK_THRESHOLD)
         .max_ack_delay(Some(ACK_DELAY));
@@ -73,6 +74,9 @@ pub(crate) fn transport_config(limits: &Limits) -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
+/// How long the path is taken for one of 1200 bytes after bursts of loss looked like a black hole. Without
+/// congestion control such bursts are ordinary, and a search costs a few packets.
+const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(1);
 /// RFC 9000 §14: every QUIC path carries this; the tunnel must come up on an IP MTU of 1280.
 pub const MIN_UDP_PAYLOAD: u16 = 1200;
 /// One tunnel request, a few refused ones, and none to spare for a flood.
