@@ -289,6 +289,63 @@ ip_packet = {
     "version-5": b"\x55" + v4(UDP, udp)[1:],
 }
 
+
+
+def checksum(data):
+    """The internet checksum, RFC 1071."""
+    data += b"\0" * (len(data) % 2)
+    total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return (total ^ 0xFFFF).to_bytes(2, "big")
+
+
+def sealed(packet, protocol):
+    """The packet with its checksums, which a joined one must have."""
+    if packet[0] >> 4 == 4:
+        packet = packet[:10] + b"\0\0" + packet[12:]
+        packet = packet[:10] + checksum(packet[:20]) + packet[12:]
+        start, ends = 20, packet[12:20]
+    else:
+        start, ends = 40, packet[8:40]
+    field = start + (16 if protocol == TCP else 6)
+    packet = packet[:field] + b"\0\0" + packet[field + 2 :]
+    pseudo = ends + bytes([0, protocol]) + (len(packet) - start).to_bytes(2, "big")
+    return packet[:field] + checksum(pseudo + packet[start:]) + packet[field + 2 :]
+
+
+def segment(number, flags=16, payload=b"a" * 40, make=None):
+    header = b"\xc0\1\1\xbb" + (1000 + number * 40).to_bytes(4, "big") + b"\0\0\0\1"
+    packet = (make or v4)(TCP, header + bytes([0x50, flags]) + b"\xff\xff\0\0\0\0" + payload)
+    if make is None:
+        packet = packet[:4] + (0x1234 + number).to_bytes(2, "big") + packet[6:]
+    return sealed(packet, TCP)
+
+
+def datagrams(number):
+    return sealed(v6(UDP, b"\x30\x39\0\x35\0\x30\0\0" + bytes([number]) * 40), UDP)
+
+
+def behind_lengths(*packets, size=100):
+    return size.to_bytes(2, "big") + b"".join(len(packet).to_bytes(2, "big") + packet for packet in packets)
+
+
+offload = {
+    "stream": behind_lengths(*(segment(number) for number in range(4))),
+    "stream-v6": behind_lengths(*(segment(number, make=v6) for number in range(4))),
+    "stream-with-push": behind_lengths(segment(0), segment(1, 24), segment(2)),
+    "stream-with-fin": behind_lengths(segment(0), segment(1), segment(2, 17)),
+    "stream-with-a-gap": behind_lengths(segment(0), segment(2), segment(3)),
+    "stream-with-a-short-end": behind_lengths(segment(0), segment(1, payload=b"b"), segment(2)),
+    "stream-with-damage": behind_lengths(segment(0), segment(1)[:-1] + b"x", segment(2)),
+    "datagrams": behind_lengths(*(datagrams(number) for number in range(4))),
+    "two-flows": behind_lengths(segment(0), datagrams(0), segment(1), datagrams(1)),
+    "fragment-between": behind_lengths(segment(0), v4(TCP, b"later", fragment=5), segment(1)),
+    "large": behind_lengths(segment(0, payload=b"c" * 3000), size=1000),
+    "no-packets": b"\0\1\0\0\0\1",
+}
+
+
 def between(source, destination, payload=udp, protocol=UDP, hops=64):
     """A packet for the verdicts: 10.99.0.7 and fd00::7 are a laptop's, the rest of 10.99.0.0/24 a site's."""
     make, at = (v4, 12) if ":" not in source else (v6, 8)
@@ -468,6 +525,7 @@ TARGETS = {
     "session": session,
     "http_datagram": http_datagram,
     "ip_packet": ip_packet,
+    "offload": offload,
     "dataplane": dataplane,
     "certificate": certificate,
     "policy_file": policy_file,

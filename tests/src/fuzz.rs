@@ -20,6 +20,9 @@ use adit_core::h3::settings::Settings;
 use adit_core::identity::{
     self, AuthorityRule, GroupSource, Identity, Principal, PrincipalSource, Purpose,
 };
+use adit_core::offload::coalesce::{Bundle, Coalescer, Join, MAX_HEADERS};
+use adit_core::offload::split::Segments;
+use adit_core::offload::{self, SegmentKind, Segmentation};
 use adit_core::policy::{Decision, Direction, Filter, Flow, Policy};
 use adit_core::session::{Action, Assignment, client, gateway};
 use adit_core::table::owners::Owners;
@@ -27,19 +30,21 @@ use adit_core::wire::capsule::{Capsule, CapsuleReader};
 use adit_core::wire::icmp::{self, IcmpError};
 use adit_core::wire::ip::{self, IpPacket, IpVersion};
 use adit_core::wire::{datagram, tcp};
+use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 
 /// Takes any bytes and panics only if they found a mistake.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("capsule", capsule),
     ("certificate", certificate),
     ("dataplane", dataplane),
     ("h3_frame", h3_frame),
     ("http_datagram", http_datagram),
     ("ip_packet", ip_packet),
+    ("offload", offload),
     ("policy_file", policy_file),
     ("qpack", qpack),
     ("session", session),
@@ -210,6 +215,82 @@ pub fn http_datagram(data: &[u8]) {
         (prefix.stream_id, datagram::IP_PACKET)
     );
     assert!(prefix.context != datagram::IP_PACKET || written.len() <= prefix.len);
+}
+
+/// Packets out of tunnels, joined for the device and cut again; and the first of them cut as it is.
+///
+/// The input is a segment size and packets, each behind its length.
+pub fn offload(data: &[u8]) {
+    let Some((size, mut rest)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let mut packets = Vec::new();
+    while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length)).min(behind.len());
+        packets.push(Bytes::copy_from_slice(&behind[..length]));
+        rest = &behind[length..];
+    }
+    if let Some(Ok(packet)) = packets.first().map(|packet| IpPacket::parse(packet)) {
+        for kind in [SegmentKind::Tcp, SegmentKind::Udp] {
+            let size = u16::from_be_bytes(*size);
+            if let Ok(segments) = Segments::new(&packet, Segmentation { kind, size }) {
+                let cut = cut(&segments);
+                assert_eq!(cut.iter().map(Bytes::len).sum::<usize>(), segments.total());
+                assert_eq!(cut.iter().map(Bytes::len).max(), Some(segments.longest()));
+            }
+        }
+    }
+    let mut coalescer = Coalescer::new(Join::TcpAndUdp);
+    packets
+        .iter()
+        .cloned()
+        .for_each(|packet| coalescer.push(packet));
+    coalescer.flush();
+    let mut out = Vec::new();
+    while let Some(bundle) = coalescer.pop() {
+        out.extend_from_slice(bundle.packets());
+        if let Some(whole) = whole(&bundle) {
+            let (packet, segmentation) = &whole;
+            let packet = IpPacket::parse(packet).expect("joined packets are a packet");
+            let segments = Segments::new(&packet, *segmentation).expect("it can be cut again");
+            let cut = cut(&segments);
+            assert_eq!(cut.len(), bundle.packets().len());
+            for (cut, packet) in cut.iter().zip(bundle.packets()) {
+                // All but the numbers of IPv4, which mean nothing where nothing may be fragmented, and
+                // the checksum, of whose zero there are two.
+                let (from, transport) = if cut[0] >> 4 == 4 { (12, 20) } else { (0, 40) };
+                let field = transport + segmentation.kind.checksum_offset();
+                assert_eq!(cut[from..field], packet[from..field]);
+                assert_eq!(cut[field + 2..], packet[field + 2..]);
+            }
+        }
+    }
+    let sorted = |mut packets: Vec<Bytes>| {
+        packets.sort();
+        packets
+    };
+    assert_eq!(sorted(out), sorted(packets), "nothing is lost or made up");
+}
+
+/// What a device gets in place of a bundle's packets; `None` for a single one.
+fn whole(bundle: &Bundle) -> Option<(Vec<u8>, Segmentation)> {
+    let mut headers = [0; MAX_HEADERS];
+    let joined = bundle.headers(&mut headers)?;
+    let mut packet = headers[..joined.header].to_vec();
+    for part in bundle.packets() {
+        packet.extend_from_slice(&part[joined.header..]);
+    }
+    assert!(offload::complete_checksum(&mut packet, joined.checksum));
+    Some((packet, joined.segmentation))
+}
+
+fn cut(segments: &Segments<'_>) -> Vec<Bytes> {
+    let mut memory = BytesMut::new();
+    let one = |index| {
+        assert!(segments.append(index, &mut memory) > 0);
+        memory.split().freeze()
+    };
+    (0..segments.count()).map(one).collect()
 }
 
 /// An inside packet on its way: judged, answered, clamped and forwarded.
