@@ -134,7 +134,8 @@ impl DataLoop {
             if ready.udp && !is_enough(&self.outside) {
                 self.read_outside()?;
             }
-            if ready.tun && !is_enough(&self.inside) {
+            // While the socket is full nothing is served, and a device that is not read would end every wait.
+            if ready.tun && (self.kept.is_some() || !is_enough(&self.inside)) {
                 self.read_inside(engine)?;
             }
             self.outside_to_inside(engine, now);
@@ -188,7 +189,8 @@ impl DataLoop {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(error) => return Err(error),
             }
-            if is_enough(&self.inside) || (read >= PACKETS && !self.inside.is_contended()) {
+            let enough = is_enough(&self.inside) && self.kept.is_none();
+            if enough || (read >= PACKETS && !self.inside.is_contended()) {
                 break;
             }
         }
