@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
+use adit_core::offload::split::Segments;
+use adit_core::wire::datagram;
+use bytes::{Bytes, BytesMut};
 
 /// A supply of writable bytes. What is split off the end of a chunk keeps it alive; once all of it
 /// is dropped, the chunk serves again.
@@ -32,6 +34,23 @@ impl Chunks {
             }
         }
         &mut self.chunk
+    }
+
+    /// Cuts a packet into datagrams of the request stream `stream`, each with the length of the packet
+    /// in it. Every byte is copied once, behind the prefix.
+    pub(crate) fn datagrams(
+        &mut self,
+        stream: u64,
+        segments: &Segments<'_>,
+    ) -> impl Iterator<Item = (Bytes, usize)> {
+        let prefix = datagram::prefix_len(stream);
+        let room = self.room(segments.total() + segments.count() * prefix);
+        (0..segments.count()).map(move |index| {
+            room.resize(prefix, 0);
+            datagram::write_prefix(stream, room);
+            let length = segments.append(index, room);
+            (room.split().freeze(), length)
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::{
     ACK, ECE, PSH, PartialChecksum, SegmentKind, Segmentation, TCP_DATA_OFFSET, TCP_FLAGS,
-    TCP_HEADER, TCP_SEQUENCE, UDP_HEADER, UDP_LENGTH,
+    TCP_HEADER, TCP_SEQUENCE, UDP_HEADER, UDP_LENGTH, put,
 };
 use crate::wire::checksum::{self, Sum};
 use crate::wire::ip::{IPV4_HEADER, IPV6_HEADER, IpPacket, IpVersion, TCP, UDP};
@@ -440,10 +440,6 @@ fn key(version: IpVersion, packet: &[u8], segment: &[u8]) -> u64 {
     words.iter().fold(u64::from(ports) << 16, |key, word| {
         (key ^ u64::from_ne_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     })
-}
-
-fn put(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 /// The longest headers of a bundle: IPv6 and TCP with all its options.

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use super::{
     CWR, FIN, PSH, SegmentKind, Segmentation, TCP_DATA_OFFSET, TCP_FLAGS, TCP_HEADER, TCP_SEQUENCE,
-    UDP_HEADER, UDP_LENGTH, on_the_wire,
+    UDP_HEADER, UDP_LENGTH, on_the_wire, put,
 };
 use crate::wire::checksum::{self, Sum};
 use crate::wire::ip::{IPV6_HEADER, IpPacket, IpVersion, TCP, UDP};
@@ -160,10 +160,6 @@ impl<'a> Segments<'a> {
             }
         }
     }
-}
-
-fn put(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 /// Why a packet cannot be cut.

@@ -60,15 +60,8 @@ impl Client {
             segments,
         ) {
             (Verdict::Forward(()), Some(segments)) => {
-                let prefix = datagram::prefix_len(stream);
-                let room = self
-                    .chunks
-                    .room(segments.total() + segments.count() * prefix);
-                for index in 0..segments.count() {
-                    room.resize(prefix, 0);
-                    datagram::write_prefix(stream, room);
-                    let length = segments.append(index, room);
-                    match self.links.send_packet(key, room.split().freeze()) {
+                for (datagram, length) in self.chunks.datagrams(stream, &segments) {
+                    match self.links.send_packet(key, datagram) {
                         Ok(()) => self.counters.from_client.forward(length),
                         Err(reason) => self.counters.from_client.drop(reason),
                     }

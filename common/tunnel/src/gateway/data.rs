@@ -138,7 +138,7 @@ impl Gateway {
             .drop_many(DropReason::QueueFull, packets);
     }
 
-    /// Cuts a packet into datagrams of the session's. Each is copied once, behind its prefix.
+    /// Cuts a packet into datagrams of the session's.
     fn send_segments(&mut self, key: Key, segments: &Segments<'_>) {
         let Some(stream) = self.session(key).map(|session| session.stream) else {
             return self
@@ -146,15 +146,7 @@ impl Gateway {
                 .to_client
                 .drop_many(DropReason::SessionGone, segments.count());
         };
-        let prefix = datagram::prefix_len(stream);
-        let room = self
-            .chunks
-            .room(segments.total() + segments.count() * prefix);
-        for index in 0..segments.count() {
-            room.resize(prefix, 0);
-            datagram::write_prefix(stream, room);
-            let length = segments.append(index, room);
-            let datagram = room.split().freeze();
+        for (datagram, length) in self.chunks.datagrams(stream, segments) {
             let _ = send_datagram(&mut self.links, &mut self.sessions, key, datagram, length);
         }
     }
