@@ -51,7 +51,10 @@ impl Arena {
         if used.capacity() > 0 {
             self.retired.push_back(used);
         }
-        let free = (0..self.retired.len()).find(|&at| self.retired[at].try_reclaim(CHUNK));
+        // The last one used is the one that is still in the cache.
+        let free = (0..self.retired.len())
+            .rev()
+            .find(|&at| self.retired[at].try_reclaim(CHUNK));
         self.chunk = match free.and_then(|at| self.retired.remove(at)) {
             Some(mut chunk) => {
                 // SAFETY: every chunk is made below with CHUNK initialised bytes, `try_reclaim` never

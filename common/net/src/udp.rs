@@ -301,7 +301,10 @@ impl Udp {
     }
 
     fn fresh_slot(&mut self) -> BytesMut {
-        let free = (0..self.spare.len()).find(|&at| self.spare[at].try_reclaim(SLOT));
+        // The last one used is the one that is still in the cache.
+        let free = (0..self.spare.len())
+            .rev()
+            .find(|&at| self.spare[at].try_reclaim(SLOT));
         match free.and_then(|at| self.spare.remove(at)) {
             Some(mut slot) => {
                 // SAFETY: every slot is made with SLOT initialised bytes, `try_reclaim` never reallocates, and
