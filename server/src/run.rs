@@ -75,7 +75,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         .inside
         .mtu
         .unwrap_or_else(|| mtu::tunnel_mtu(link_mtu));
-    let queues = Tun::open_several(&config.inside.interface, tunnel_mtu, count)
+    let queues = Tun::open_several(&config.inside.interface, tunnel_mtu, count, QUEUES)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
 
     let inside = config.inside_addresses();
@@ -330,3 +330,7 @@ fn state_failure(error: StateError) -> Failure {
 /// Strangers must not be able to fill the disk.
 const REFUSALS_PER_SECOND: u32 = 5;
 const REFUSAL_BURST: u32 = 50;
+
+/// Queues of the TUN device for each engine. A program on the gateway's own host can flood a session faster than it is
+/// served; it fills the queue of that session, which one in eight others shares.
+const QUEUES: u8 = 8;

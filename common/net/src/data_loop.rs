@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use quinn_udp::EcnCodepoint;
 
 use crate::poll::Poller;
-use crate::tun::Tun;
+use crate::tun::{Tun, Waiting};
 use crate::udp::{Received, Transmit, Udp};
 
 /// What the loop drives: an engine with its commands and events.
@@ -135,8 +135,8 @@ impl DataLoop {
                 self.read_outside()?;
             }
             // While the socket is full nothing is served, and a device that is not read would end every wait.
-            if ready.tun && (self.kept.is_some() || !is_enough(&self.inside)) {
-                self.read_inside(engine)?;
+            if !ready.tun.is_empty() && (self.kept.is_some() || !is_enough(&self.inside)) {
+                self.read_inside(engine, ready.tun)?;
             }
             self.outside_to_inside(engine, now);
             self.inside_to_outside(engine, now)?;
@@ -175,9 +175,9 @@ impl DataLoop {
     }
 
     /// The same from the TUN device.
-    fn read_inside<E: Engine>(&mut self, engine: &mut E) -> io::Result<()> {
+    fn read_inside<E: Engine>(&mut self, engine: &mut E, mut waiting: Waiting) -> io::Result<()> {
         for read in 1..=PACKETS_CONTENDED {
-            match self.tun.recv(E::HEADROOM) {
+            match self.tun.recv_waiting(&mut waiting, E::HEADROOM) {
                 Ok(Some((packet, offload))) => {
                     let lane = engine.lane(&packet[E::HEADROOM..], self.seed);
                     let dropped = self.inside.push(lane, packet.len(), (packet, offload));

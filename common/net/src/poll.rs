@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::tun::Tun;
+use crate::tun::{Tun, Waiting};
 use crate::udp::Udp;
 
 #[cfg_attr(target_os = "linux", path = "poll/linux.rs")]
@@ -22,15 +22,15 @@ pub struct Poller {
     held: bool,
 }
 
-/// What is ready. Everything false: the deadline passed.
+/// What is ready. Nothing at all: the deadline passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
     /// Datagrams wait.
     pub udp: bool,
     /// The socket takes datagrams again; reported only while [held](Poller::hold).
     pub udp_writable: bool,
-    /// Packets wait, or the device is gone: reading it will tell.
-    pub tun: bool,
+    /// Where packets wait, or the device is gone: reading it will tell.
+    pub tun: Waiting,
     /// A [`Waker`] was used since the last wait.
     pub woken: bool,
 }

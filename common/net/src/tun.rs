@@ -1,5 +1,5 @@
-//! The TUN device: whole IP packets, read and written by the one thread that owns a queue. Packets of one flow
-//! cross the border to the kernel together, as [`adit_core::offload`] describes.
+//! The TUN device: whole IP packets, read and written by the one thread that owns its queues, or some of them. Packets
+//! of one flow cross the border to the kernel together, as [`adit_core::offload`] describes.
 //!
 //! [`Tun::recv`] yields packets with headroom in front, so that the HTTP datagram prefix (RFC 9297 §2.1) is
 //! written in place. Reading and writing never block. One packet that the kernel refuses never harms the device.
@@ -19,10 +19,38 @@ mod os;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 mod virtio;
 
-/// An open queue of a TUN device, most often its only one.
+/// In which queues of a [`Tun`] packets wait, by their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting(u16);
+
+impl Waiting {
+    /// One more queue.
+    pub fn add(&mut self, queue: usize) {
+        self.0 |= 1 << queue;
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn all(queues: usize) -> Self {
+        Self(u16::MAX >> (usize::from(MAX_QUEUES) - queues))
+    }
+
+    fn contains(self, queue: usize) -> bool {
+        self.0 & (1 << queue) != 0
+    }
+
+    fn remove(&mut self, queue: usize) {
+        self.0 &= !(1 << queue);
+    }
+}
+
+/// The queues of a TUN device that one thread owns: all of them, most often a single one.
 #[derive(Debug)]
 pub struct Tun {
-    queue: os::Queue,
+    queues: os::Queues,
     name: String,
 }
 
@@ -33,29 +61,34 @@ impl Tun {
             return Err(TunError::Name { name: name.into() });
         }
         Ok(Self {
-            queue: os::Queue::open(name, mtu, os::Queues::Only)?,
+            queues: os::Queues::open(name, mtu, os::Part::Only)?,
             name: name.into(),
         })
     }
 
-    /// The same with `count` queues, for as many threads.
+    /// The same for `threads` threads, with `each` queues for each of them, at most [`MAX_QUEUES`].
     ///
     /// The kernel puts a packet into the queue that the other direction of its flow was last written to; into
-    /// any, always the same, when there was none.
-    pub fn open_several(name: &str, mtu: u16, count: u8) -> Result<Vec<Self>, TunError> {
-        if count <= 1 {
-            return Ok(vec![Self::open(name, mtu)?]);
-        }
+    /// any, always the same, when there was none. What comes from one address is written to one queue, so that
+    /// whoever is flooded fills that queue and not those of others.
+    pub fn open_several(
+        name: &str,
+        mtu: u16,
+        threads: u8,
+        each: u8,
+    ) -> Result<Vec<Self>, TunError> {
         if !is_interface_name(name) {
             return Err(TunError::Name { name: name.into() });
         }
-        let queues =
-            std::iter::once(os::Queues::First).chain(std::iter::repeat(os::Queues::Another));
-        queues
-            .take(count.into())
-            .map(|queue| {
+        (0..threads.max(1))
+            .map(|thread| {
+                let part = if thread == 0 {
+                    os::Part::First(each)
+                } else {
+                    os::Part::Another(each)
+                };
                 Ok(Self {
-                    queue: os::Queue::open(name, mtu, queue)?,
+                    queues: os::Queues::open(name, mtu, part)?,
                     name: name.into(),
                 })
             })
@@ -67,32 +100,41 @@ impl Tun {
         &self.name
     }
 
-    /// Reads one packet of up to 64 KiB, and what is left to be done on it. The result starts with `headroom`
-    /// arbitrary bytes, then comes the packet.
+    /// Reads one packet of up to 64 KiB, from each queue in turn, and what is left to be done on it. The result
+    /// starts with `headroom` arbitrary bytes, then comes the packet.
     ///
     /// `None` means that nothing is waiting. An error means that the device is gone (deleted by somebody);
     /// `InvalidData` alone is passing. `headroom` is at most [`MAX_HEADROOM`].
     pub fn recv(&mut self, headroom: usize) -> io::Result<Option<(BytesMut, Offload)>> {
-        self.queue.recv(headroom)
+        let mut waiting = Waiting::all(self.queues.iter().count());
+        self.queues.recv(&mut waiting, headroom)
+    }
+
+    /// The same, looking only where packets are said to wait; a queue that is found empty is taken out.
+    pub fn recv_waiting(
+        &mut self,
+        waiting: &mut Waiting,
+        headroom: usize,
+    ) -> io::Result<Option<(BytesMut, Offload)>> {
+        self.queues.recv(waiting, headroom)
     }
 
     /// Takes a packet for the kernel, which gets it with [`flush`](Self::flush): together with others of its flow
     /// where the device allows that, and in order within the flow.
     pub fn send(&mut self, packet: Bytes) {
-        self.queue.send(packet);
+        self.queues.send(packet);
     }
 
     /// Hands everything taken to the kernel and returns how many packets it refused: malformed ones, or all when
     /// the link is down.
     pub fn flush(&mut self) -> usize {
-        self.queue.flush()
+        self.queues.flush()
     }
-}
 
-#[cfg(unix)]
-impl std::os::fd::AsFd for Tun {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.queue.as_fd()
+    /// The queues in their order, to be watched.
+    #[cfg(unix)]
+    pub fn queues(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+        self.queues.iter()
     }
 }
 
@@ -183,6 +225,9 @@ impl TunError {
         }
     }
 }
+
+/// The most queues of one thread.
+pub const MAX_QUEUES: u8 = 16;
 
 /// The most headroom that can be asked of [`Tun::recv`]: two variable-length integers (RFC 9297 §2.1).
 pub const MAX_HEADROOM: usize = 16;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 use super::Ready;
-use crate::tun::Tun;
+use crate::tun::{MAX_QUEUES, Tun};
 use crate::udp::Udp;
 
 #[derive(Debug)]
@@ -43,7 +43,9 @@ impl Set {
     pub(super) fn new(udp: &Udp, tun: &Tun, bell: &Bell) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         add(&epoll, udp, UDP)?;
-        add(&epoll, tun, TUN)?;
+        for (at, queue) in tun.queues().enumerate() {
+            add(&epoll, queue, TUN + at as u64)?;
+        }
         add(&epoll, &bell.counter, BELL)?;
         Ok(Self { epoll })
     }
@@ -74,7 +76,7 @@ impl Set {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
         };
-        let mut events = [empty; 3];
+        let mut events = [empty; 2 + MAX_QUEUES as usize];
         let count = match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
             Ok(count) => count,
             Err(rustix::io::Errno::INTR) => 0,
@@ -93,8 +95,9 @@ impl Set {
                     ready.udp |= readable;
                     ready.udp_writable |= writable;
                 }
-                TUN => ready.tun |= readable,
-                _ => ready.woken = true,
+                BELL => ready.woken = true,
+                // Whatever it is, it is to be read.
+                queue => ready.tun.add((queue - TUN) as usize),
             }
         }
         Ok(ready)
@@ -117,5 +120,6 @@ fn modify(
 }
 
 const UDP: u64 = 0;
-const TUN: u64 = 1;
-const BELL: u64 = 2;
+const BELL: u64 = 1;
+/// The first queue of the device; the others follow.
+const TUN: u64 = 2;

@@ -2,67 +2,99 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read as _};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
+use adit_core::fair;
 use adit_core::offload::Offload;
 use adit_core::offload::coalesce::{Bundle, Coalescer, Join, MAX_HEADERS, MAX_PACKETS};
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use super::{TunError, virtio};
+use super::{MAX_QUEUES, TunError, Waiting, virtio};
 use crate::arena::{Arena, MAX_SPACE};
 
 #[derive(Debug)]
-pub(super) struct Queue {
-    file: File,
+pub(super) struct Queues {
+    files: Vec<File>,
+    /// The one to be read next.
+    next: usize,
     arena: Arena,
     coalescer: Coalescer,
 }
 
-/// Which of a device's queues to open.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Queues {
+/// Which of a device's queues to open, and how many.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
     /// The only one: creates the device.
     Only,
     /// The first of several: creates the device.
-    First,
-    /// One more.
-    Another,
+    First(u8),
+    /// More.
+    Another(u8),
 }
 
-impl Queue {
-    pub(super) fn open(name: &str, mtu: u16, which: Queues) -> Result<Self, TunError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(DEVICE)
-            .map_err(|error| open_error(name, error))?;
-        attach(&file, name, which)?;
-        if which != Queues::Another {
-            set_mtu(name, mtu)?;
-            lengthen_queue(name);
+impl Queues {
+    pub(super) fn open(name: &str, mtu: u16, part: Part) -> Result<Self, TunError> {
+        let (count, several) = match part {
+            Part::Only => (1, 0),
+            Part::First(count) | Part::Another(count) => (count, libc::IFF_MULTI_QUEUE),
+        };
+        let creates = !matches!(part, Part::Another(_));
+        let mut files = Vec::new();
+        let mut join = Join::TcpAndUdp;
+        for _ in 0..count.clamp(1, MAX_QUEUES) {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(DEVICE)
+                .map_err(|error| open_error(name, error))?;
+            // Exclusive: a persistent device made beforehand would keep our addresses and routes after a
+            // `kill -9`.
+            let first = creates && files.is_empty();
+            let exclusive = if first { libc::IFF_TUN_EXCL } else { 0 };
+            attach(&file, name, several | exclusive)?;
+            if first {
+                set_mtu(name, mtu)?;
+                lengthen_queue(name);
+                // Of the device, not of its queues.
+                join = ask_for_offloads(&file);
+            }
+            files.push(file);
         }
-        let join = ask_for_offloads(&file);
         Ok(Self {
-            file,
+            next: 0,
+            files,
             arena: Arena::new(),
             coalescer: Coalescer::new(join),
         })
     }
 
-    pub(super) fn recv(&mut self, headroom: usize) -> io::Result<Option<(BytesMut, Offload)>> {
+    pub(super) fn recv(
+        &mut self,
+        waiting: &mut Waiting,
+        headroom: usize,
+    ) -> io::Result<Option<(BytesMut, Offload)>> {
         // The header stands where the headroom will be, or the end of it.
         let front = headroom.max(virtio::HEADER);
-        loop {
+        while !waiting.is_empty() {
+            let at = self.next;
+            if !waiting.contains(at) {
+                self.next = (at + 1) % self.files.len();
+                continue;
+            }
             let space = self.arena.space(MAX_SPACE);
-            let len = match self.file.read(&mut space[front - virtio::HEADER..]) {
+            let len = match self.files[at].read(&mut space[front - virtio::HEADER..]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    waiting.remove(at);
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            self.next = (at + 1) % self.files.len();
             let mut packet = self.arena.take(front - virtio::HEADER + len);
             let offload = packet
                 .get(front - virtio::HEADER..)
@@ -72,6 +104,7 @@ impl Queue {
             packet.advance(front - headroom);
             return Ok(Some((packet, offload)));
         }
+        Ok(None)
     }
 
     pub(super) fn send(&mut self, packet: Bytes) {
@@ -90,13 +123,18 @@ impl Queue {
         refused
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.files.iter().map(|file| file.as_fd())
+    }
+
     /// Writes a bundle with one system call and without copying it.
     fn write(&self, bundle: &Bundle) -> io::Result<()> {
         let packets = bundle.packets();
+        let file = self.file_of(bundle);
         let mut headers = [0; MAX_HEADERS];
         let Some(joined) = bundle.headers(&mut headers) else {
             let packet = packets.first().map_or(&[][..], |packet| packet);
-            return write_vectored(&self.file, &[&virtio::PLAIN, packet].map(IoSlice::new));
+            return write_vectored(file, &[&virtio::PLAIN, packet].map(IoSlice::new));
         };
         let virtio = virtio::encode(&joined, headers[0] >> 4 == 4);
         let mut slices = [IoSlice::new(&[]); MAX_PACKETS + 2];
@@ -105,7 +143,16 @@ impl Queue {
         for (slice, packet) in slices[2..].iter_mut().zip(packets) {
             *slice = IoSlice::new(&packet[joined.header..]);
         }
-        write_vectored(&self.file, &slices[..packets.len() + 2])
+        write_vectored(file, &slices[..packets.len() + 2])
+    }
+
+    /// The queue whose turn it is for answers to a bundle.
+    fn file_of(&self, bundle: &Bundle) -> &File {
+        let at = match bundle.packets().first() {
+            Some(packet) if self.files.len() > 1 => queue_of(packet, self.files.len()),
+            Some(_) | None => 0,
+        };
+        &self.files[at]
     }
 
     /// The device refused a bundle: gives it the packets one by one, and returns how many of them it
@@ -119,12 +166,24 @@ impl Queue {
             tracing::warn!(%cause, "the TUN device refuses joined packets; they go one by one");
             self.coalescer.join(Join::Nothing);
         }
+        let file = self.file_of(bundle);
         let refused = bundle.packets().iter().filter(|packet| {
             let slices = [&virtio::PLAIN, &packet[..]].map(IoSlice::new);
-            write_vectored(&self.file, &slices).is_err()
+            write_vectored(file, &slices).is_err()
         });
         refused.count()
     }
+}
+
+/// The same for every packet from one address.
+fn queue_of(packet: &[u8], queues: usize) -> usize {
+    let source = match packet.first().map(|first| first >> 4) {
+        Some(4) => packet.get(12..16),
+        _ => packet.get(8..24),
+    };
+    // No seed: nobody chooses the address it is given.
+    let hash = fair::hash(0, source.unwrap_or_default());
+    ((u128::from(hash) * queues as u128) >> 64) as usize
 }
 
 fn write_vectored(file: &File, slices: &[IoSlice<'_>]) -> io::Result<()> {
@@ -154,12 +213,6 @@ fn ask_for_offloads(file: &File) -> Join {
     Join::Nothing
 }
 
-impl AsFd for Queue {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
 fn open_error(name: &str, source: io::Error) -> TunError {
     match source.raw_os_error() {
         // ENXIO and ENODEV: the node is there, the driver is not.
@@ -173,14 +226,8 @@ fn open_error(name: &str, source: io::Error) -> TunError {
     }
 }
 
-fn attach(file: &File, name: &str, which: Queues) -> Result<(), TunError> {
+fn attach(file: &File, name: &str, how: libc::c_int) -> Result<(), TunError> {
     let mut request = request(name);
-    // Exclusive: a persistent device made beforehand would keep our addresses and routes after a `kill -9`.
-    let how = match which {
-        Queues::Only => libc::IFF_TUN_EXCL,
-        Queues::First => libc::IFF_TUN_EXCL | libc::IFF_MULTI_QUEUE,
-        Queues::Another => libc::IFF_MULTI_QUEUE,
-    };
     let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | how;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is, and keeps no pointer to it.
@@ -265,6 +312,6 @@ fn request(name: &str) -> libc::ifreq {
     request
 }
 
-/// Packets in the kernel's queue of the device.
+/// Packets in each of the kernel's queues of the device.
 const QUEUE: libc::c_int = 2000;
 const DEVICE: &str = "/dev/net/tun";

@@ -6,24 +6,28 @@ use std::io;
 use adit_core::offload::Offload;
 use bytes::{Bytes, BytesMut};
 
-use super::TunError;
+use super::{TunError, Waiting};
 
 #[derive(Debug)]
-pub(super) struct Queue(Infallible);
+pub(super) struct Queues(Infallible);
 
 #[derive(Clone, Copy)]
-pub(super) enum Queues {
+pub(super) enum Part {
     Only,
-    First,
-    Another,
+    First(u8),
+    Another(u8),
 }
 
-impl Queue {
-    pub(super) fn open(_name: &str, _mtu: u16, _which: Queues) -> Result<Self, TunError> {
+impl Queues {
+    pub(super) fn open(_name: &str, _mtu: u16, _part: Part) -> Result<Self, TunError> {
         Err(TunError::Unsupported)
     }
 
-    pub(super) fn recv(&mut self, _headroom: usize) -> io::Result<Option<(BytesMut, Offload)>> {
+    pub(super) fn recv(
+        &mut self,
+        _waiting: &mut Waiting,
+        _headroom: usize,
+    ) -> io::Result<Option<(BytesMut, Offload)>> {
         match self.0 {}
     }
 
@@ -34,11 +38,9 @@ impl Queue {
     pub(super) fn flush(&mut self) -> usize {
         match self.0 {}
     }
-}
 
-#[cfg(unix)]
-impl std::os::fd::AsFd for Queue {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    #[cfg(unix)]
+    pub(super) fn iter(&self) -> std::iter::Empty<std::os::fd::BorrowedFd<'_>> {
         match self.0 {}
     }
 }

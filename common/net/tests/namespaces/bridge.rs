@@ -124,13 +124,12 @@ fn carry(devices: &mut [Tun; 2], stopped: &UnixStream, mut meddle: impl Meddler)
     let mut chunk = BytesMut::new();
     let mut on = Vec::new();
     loop {
-        let mut waiting = [
-            PollFd::new(&devices[0], PollFlags::IN),
-            PollFd::new(&devices[1], PollFlags::IN),
-            PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN),
-        ];
+        let mut waiting: Vec<PollFd<'_>> = std::iter::once(stopped.as_fd())
+            .chain(devices.iter().flat_map(Tun::queues))
+            .map(|watched| PollFd::from_borrowed_fd(watched, PollFlags::IN))
+            .collect();
         poll(&mut waiting, None).expect("waited");
-        if !waiting[2].revents().is_empty() {
+        if !waiting[0].revents().is_empty() {
             return crossings;
         }
         for (at, from) in [From::Here, From::There].into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The TUN device against the kernel's own stack.
 
-use std::net::UdpSocket;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "a_device_with_several_queues_is_one_device",
             a_device_with_several_queues_is_one_device,
+        ),
+        trial(
+            "a_flood_to_one_address_leaves_room_for_answers_to_others",
+            a_flood_to_one_address_leaves_room_for_answers_to_others,
         ),
     ]
 }
@@ -185,7 +190,7 @@ fn an_impossible_mtu_is_refused() {
 }
 
 fn a_flow_comes_to_the_queue_that_its_answers_are_written_to() {
-    let mut queues = Tun::open_several("adit0", 1400, 3).expect("a device");
+    let mut queues = Tun::open_several("adit0", 1400, 3, 1).expect("a device");
     let (_host, _state) = configured();
     let socket = UdpSocket::bind("10.99.0.1:0").expect("bound");
     let ask = |queues: &mut Vec<Tun>| {
@@ -204,10 +209,10 @@ fn a_flow_comes_to_the_queue_that_its_answers_are_written_to() {
 }
 
 fn a_device_with_several_queues_is_one_device() {
-    let mut queues = Tun::open_several("adit0", 1400, 3).expect("a device");
+    let mut queues = Tun::open_several("adit0", 1400, 3, 1).expect("a device");
     assert_eq!(run("ip -br link show type tun").lines().count(), 1);
     for count in [1, 2] {
-        let error = Tun::open_several("adit0", 1400, count).expect_err("taken");
+        let error = Tun::open_several("adit0", 1400, count, 2).expect_err("taken");
         assert!(matches!(error, TunError::Busy { .. }), "{error}");
     }
     let (_host, _state) = configured();
@@ -218,6 +223,50 @@ fn a_device_with_several_queues_is_one_device() {
     arrived(&mut queues);
     drop(queues);
     assert_eq!(run("ip -br link show type tun").lines().count(), 0);
+}
+
+fn a_flood_to_one_address_leaves_room_for_answers_to_others() {
+    let mut tun = Tun::open_several("adit0", 1400, 1, 8).expect("a device");
+    let (_host, _state) = configured();
+    let socket = UdpSocket::bind("10.99.0.1:0").expect("bound");
+    let others: Vec<Ipv4Addr> = (3..19).map(|n| Ipv4Addr::new(10, 99, 0, n)).collect();
+    let flooded = Ipv4Addr::new(10, 99, 0, 2);
+    // Each has spoken once, so that the kernel knows where to put what it is answered.
+    for address in others.iter().chain([&flooded]) {
+        socket.send_to(b"question", (*address, 7)).expect("sent");
+        let (_, mut answer) = arrived(&mut tun);
+        turn_round(&mut answer);
+        tun[0].send(answer.into());
+        assert_eq!(tun[0].flush(), 0, "the kernel takes it");
+    }
+    for _ in 0..10_000 {
+        socket.send_to(b"flood", (flooded, 7)).expect("sent");
+    }
+    for address in &others {
+        socket.send_to(b"question", (*address, 7)).expect("sent");
+    }
+    let mut seen = BTreeSet::new();
+    let mut flood = 0;
+    while let Some((packet, _)) = tun[0].recv(0).expect("readable") {
+        match packet
+            .get(16..20)
+            .and_then(|bytes| bytes.first_chunk::<4>())
+        {
+            Some(to) if packet[9] == 17 && others.contains(&(*to).into()) => {
+                assert!(flood < 100, "read in turn");
+                seen.insert(*to);
+            }
+            _ => flood += 1,
+        }
+    }
+    assert!(flood < 10_000, "the flood filled its queue");
+    // Some share the queue of the flooded address: one in eight of sixteen, give or take.
+    assert!(
+        seen.len() >= 9,
+        "{} of {} answered",
+        seen.len(),
+        others.len()
+    );
 }
 
 /// The next UDP packet over IPv4, and the number of the queue it came to.

@@ -63,15 +63,19 @@ impl Target {
             (Measure::SwarmTcp, _) => (vec![Value(0.95)], vec![Value(0.95)]),
             (Measure::StormRate, _) => (vec![Value(600.0)], vec![Value(1200.0)]),
             (Measure::StormTail, _) => (vec![Value(5.0)], vec![Value(5.0)]),
-            // Half of the path, within what two runs differ by. What the flood's programs take of the processors
-            // is missing from the first pair, however fair the gateway is.
-            (
-                Measure::FairUp | Measure::FairDown | Measure::FairShareUp | Measure::FairShareDown,
-                _,
-            ) => (vec![Value(0.45)], vec![Value(0.5)]),
-            (Measure::StormConnect | Measure::FairTailUp | Measure::FairTailDown, _) => {
-                return None;
+            // Half of what arrives, within what two runs differ by.
+            (Measure::FairShareUp | Measure::FairShareDown, _) => {
+                (vec![Value(0.45)], vec![Value(0.5)])
             }
+            // What the flood's programs take of the processors is missing here, however fair the gateway is.
+            (
+                Measure::StormConnect
+                | Measure::FairUp
+                | Measure::FairDown
+                | Measure::FairTailUp
+                | Measure::FairTailDown,
+                _,
+            ) => return None,
         };
         Some(Self { must, goal })
     }
