@@ -495,6 +495,53 @@ addresses = ["10.99.0.50", "fd00:ad17::50"]
 principal = "branch1.example.com"
 networks = ["10.20.0.0/16"]
 """,
+    "language": b"""timezone = "Europe/Berlin"
+
+[groups]
+hr = ["erin@example.com", "group:contractors"]
+
+[networks]
+customer-db = ["10.1.2.0/28", "net:other"]
+other = ["fd00:1::/64"]
+
+[[allow]]
+name = "office"
+who = ["group:hr", "domain:*.branch.example.com", "domain:*@example.com", "authority:fuzz"]
+to = ["10.0.0.0/8", "net:other"]
+ports = ["tcp/443", "tcp/8000-8100", "udp", "icmp", "sctp/7", "proto/47"]
+direction = "both"
+hours = ["mon-fri 08:00-18:00", "sat 22:00-02:00", "00:00-24:00"]
+from = 1969-12-31
+until = 2036-12-31T18:00:00
+rate = "10 Mbit/s"
+
+[[deny]]
+name = "customer data"
+who = ["alice@example.com"]
+to = ["net:customer-db"]
+
+[[allow]]
+who = ["alice@example.com"]
+to = ["10.1.2.3"]
+
+[[test]]
+who = "alice@example.com"
+groups = ["eng"]
+authority = "fuzz"
+to = "10.1.2.1"
+port = "tcp/5432"
+direction = "in"
+at = 2026-03-29T02:30:00
+expect = "deny"
+rule = "customer data"
+""",
+    "groups-in-a-circle": b'[groups]\na = ["group:b"]\nb = ["group:c"]\nc = ["group:a"]\n',
+    "networks-in-a-circle": b'[networks]\na = ["net:b"]\nb = ["net:a"]\n',
+    "denied-whole": b'[[allow]]\nwho = ["*"]\nto = ["0.0.0.0/0"]\n[[deny]]\nwho = ["*"]\nto = ["0.0.0.0/0"]\ndirection = "both"\n',
+    "hours-wrong": b'[[allow]]\nwho = ["*"]\nto = ["::/0"]\nhours = ["sun 24:00-24:00"]\n',
+    "dates-at-the-edge": b'[[allow]]\nwho = ["*"]\nto = ["::/0"]\nfrom = 0000-01-01\nuntil = 9999-12-31T23:59:60Z\n',
+    "rate-too-large": b'[[allow]]\nwho = ["*"]\nto = ["::/0"]\nrate = "18446744073709551615 GB/s"\n',
+    "ports-without-end": b'[[deny]]\nwho = ["*"]\nto = ["::/0"]\nports = ["tcp/0-65535", "tcp/-", "proto/"]\n',
     "empty": b"",
     "pool-only": b'[pool]\nv4 = "10.99.0.0/30"\n',
     "pool-tiny": b'[pool]\nv4 = "10.99.0.0/32"\nv6 = "fd00::/128"\n',

@@ -23,7 +23,8 @@ use adit_core::identity::{
 use adit_core::offload::coalesce::{Bundle, Coalescer, Join, MAX_HEADERS};
 use adit_core::offload::split::Segments;
 use adit_core::offload::{self, SegmentKind, Segmentation};
-use adit_core::policy::{Decision, Direction, Filter, Flow, Policy};
+use adit_core::policy::{Decision, Direction, Filter, Flow, Policy, Question, render};
+use adit_core::range;
 use adit_core::session::{Action, Assignment, client, gateway};
 use adit_core::table::owners::Owners;
 use adit_core::wire::capsule::{Capsule, CapsuleReader};
@@ -348,7 +349,8 @@ pub fn policy_file(data: &[u8]) {
         }
     };
     let routed = policy.routed_prefixes();
-    let mut admission = Admission::new(policy, &[IpAddr::from([10, 99, 0, 1])]);
+    let _ = (policy.failed_tests(0), policy.ended_rules(0));
+    let mut admission = Admission::new(Arc::clone(&policy), &[IpAddr::from([10, 99, 0, 1])]);
     let mut given = BTreeSet::new();
     for name in [
         "alice@example.com",
@@ -366,23 +368,50 @@ pub fn policy_file(data: &[u8]) {
                 "{prefix} is not routed"
             );
         }
+        assert!(range::is_ordered(&grant.routes));
         for route in &grant.routes {
-            let flow = |inside| Flow {
-                direction: Direction::FromClient,
-                inside,
-                protocol: ip::TCP,
-                port: Some(443),
-            };
             for inside in [route.start(), route.end()] {
-                let decision = grant.filter.decide(&flow(inside));
-                assert!(
-                    matches!(decision, Decision::Allow(_)),
-                    "{inside} is advertised and denied"
-                );
+                policy_answers(&policy, &identity, &grant.filter, inside);
             }
         }
         let again = admission.admit(&identity, 1).map(|grant| grant.addresses);
         assert_eq!(again, Ok(grant.addresses), "addresses stay");
+    }
+}
+
+/// The filter and the explanation say the same of any flow with `inside`, and what is allowed is a
+/// rule of the filter.
+fn policy_answers(policy: &Policy, identity: &Identity, filter: &Filter, inside: IpAddr) {
+    for (direction, protocol, port) in [
+        (Direction::FromClient, ip::TCP, Some(443)),
+        (Direction::ToClient, ip::UDP, None),
+        (Direction::ToClient, ip::ICMP, None),
+    ] {
+        let flow = Flow {
+            direction,
+            inside,
+            protocol,
+            port,
+        };
+        let explanation = policy.explain(&Question {
+            principal: &identity.principal,
+            authority: &identity.authority,
+            groups: &identity.groups,
+            not_after: None,
+            flow,
+            now: 0,
+        });
+        assert!(!render(&explanation).is_empty());
+        match filter.decide(&flow) {
+            Decision::Allow(rule) => {
+                assert!(explanation.allowed && filter.rule(rule).is_some());
+                let _ = filter.rate(rule);
+            }
+            Decision::Deny(rule) => {
+                assert!(!explanation.allowed);
+                assert_eq!(explanation.rule.is_some(), rule.is_some());
+            }
+        }
     }
 }
 
@@ -518,7 +547,7 @@ impl Office {
         }
         let text = "[[allow]]\nwho = [\"*\"]\nto = [\"10.0.0.0/8\", \"fd00::/31\"]";
         let policy = Policy::parse(text, "policy.toml").expect("a policy");
-        let access = policy.access(&identity("laptop")).expect("an access");
+        let access = policy.access(&identity("laptop"), 0).expect("an access");
         let view = client_verdict::ClientView::new(addresses, access.filter.routes().to_vec());
         let filter = Filter::clone(&access.filter);
         Self {

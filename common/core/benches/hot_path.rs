@@ -167,7 +167,7 @@ impl Table {
         for n in 0..SESSIONS {
             owners.insert(client_v4(n).into(), Place::Here(n));
             owners.insert(client_v6(n).into(), Place::Here(n));
-            filters.push(policy.access(&identity(n)).expect("an access").filter);
+            filters.push(policy.access(&identity(n), 0).expect("an access").filter);
         }
         Self { owners, filters }
     }

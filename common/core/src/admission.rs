@@ -31,6 +31,9 @@ pub struct Grant {
     pub routes: Vec<RouteRange>,
     /// What it may reach.
     pub filter: Arc<Filter>,
+    /// When the policy next changes by itself what this identity gets, in seconds since 1970;
+    /// `None` is never.
+    pub changes_at: Option<i64>,
 }
 
 impl Admission {
@@ -58,7 +61,7 @@ impl Admission {
     /// # Errors
     /// When the policy gives nothing, or no address is left.
     pub fn admit(&mut self, identity: &Identity, now: i64) -> Result<Grant, Refusal> {
-        let access = self.policy.access(identity)?;
+        let access = self.policy.access(identity, now)?;
         let fixed = |v4: bool| access.fixed.iter().find(|ip| ip.is_ipv4() == v4).copied();
         let (mut v4, mut v6) = (fixed(true), fixed(false));
         if v4.is_none() || v6.is_none() {
@@ -87,6 +90,7 @@ impl Admission {
             addresses,
             routes: access.filter.routes().to_vec(),
             filter: access.filter,
+            changes_at: access.changes_at,
         })
     }
 

@@ -145,6 +145,8 @@ refusals! {
     RequestTimeout = 24, "request-timeout", 408, Backoff, "no request came in time";
     /// Nobody answers, or the connection was lost.
     Unreachable = 25, "unreachable", 504, Backoff, "the gateway cannot be reached";
+    /// Rules name the identity, and none of them counts now.
+    OutsideHours = 26, "outside-hours", 403, Backoff, "the policy gives this identity no access at this time";
 }
 
 impl RefusalKind {
@@ -158,6 +160,7 @@ impl RefusalKind {
             | Self::IdentityMalformed => {
                 "ask who runs the gateway to allow this identity in the policy"
             }
+            Self::OutsideHours => "wait, or ask who runs the gateway for other hours",
             Self::Replaced | Self::AlreadyConnected => {
                 "use one certificate per device; this one is in use elsewhere"
             }

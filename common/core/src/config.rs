@@ -30,6 +30,14 @@ impl ConfigError {
         }
     }
 
+    /// An error on a line, counted from 1, for those who count lines once for many messages.
+    pub fn on_line(file: &str, line: usize, key: &str, message: impl Into<String>) -> Self {
+        Self {
+            line: Some(line),
+            ..Self::whole_file(file, key, message)
+        }
+    }
+
     /// An error about something that is missing, hence nowhere.
     pub fn whole_file(file: &str, key: &str, message: impl Into<String>) -> Self {
         Self {
@@ -93,15 +101,9 @@ impl std::error::Error for ConfigError {}
 pub struct Warning(ConfigError);
 
 impl Warning {
-    /// A warning at byte `offset` of `text`.
-    pub fn at(
-        file: &str,
-        text: &str,
-        offset: usize,
-        key: &str,
-        message: impl Into<String>,
-    ) -> Self {
-        Self(ConfigError::at(file, text, offset, key, message))
+    /// A warning on a line, counted from 1.
+    pub fn on_line(file: &str, line: usize, key: &str, message: impl Into<String>) -> Self {
+        Self(ConfigError::on_line(file, line, key, message))
     }
 }
 

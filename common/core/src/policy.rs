@@ -1,56 +1,68 @@
 //! The policy: the one object that gives addresses, routes and the packet filter.
 //!
 //! Immutable once parsed. Default deny: an identity without a rule has no access at all, and an
-//! empty policy lets nobody in. The routes a client is told and the packets it may send come from
-//! the same [`Filter`], so they cannot disagree.
+//! empty policy lets nobody in. The routes a client is told and the flows it may begin come from
+//! the same [`Filter`], so they cannot disagree. `docs/policy.md` describes the language.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use self::assertion::Assertion;
+use self::clock::Clock;
+use self::groups::{Groups, Origin};
+use self::naming::Naming;
+use self::networks::Networks;
+use self::shared::SharedFilters;
 use crate::close::{Refusal, RefusalKind};
 use crate::config::{ConfigError, Warning};
 use crate::identity::{Identity, Principal};
 use crate::table::leases::Pools;
 
+mod assertion;
+mod clock;
+mod explain;
 mod file;
 mod filter;
+mod glob;
+mod groups;
+mod naming;
+mod nesting;
+mod networks;
+mod rate;
+mod rule;
+mod schedule;
+mod services;
+mod shadow;
+mod shared;
 
+pub use explain::{Explanation, GroupOrigin, Miss, Question, RuleText, Upcoming, render};
 pub use filter::{Decision, Direction, Filter, Flow, RuleId};
+pub use rate::Rate;
+pub use rule::{Action, Rule};
 
 /// Who gets which addresses and may reach what.
 #[derive(Debug)]
 pub struct Policy {
+    /// The file's name, for messages.
+    file: Arc<str>,
+    clock: Clock,
     pools: Pools,
-    /// Groups of the file, by member.
-    groups: BTreeMap<Principal, BTreeSet<String>>,
-    rules: Vec<Rule>,
+    networks: Networks,
+    groups: Groups,
+    /// In the order of the file.
+    rules: Vec<Arc<Rule>>,
+    naming: Naming,
     fixed: BTreeMap<Principal, Vec<IpAddr>>,
     sites: BTreeMap<Principal, Vec<IpNet>>,
+    tests: Vec<Assertion>,
     warnings: Vec<Warning>,
-    /// Identities with the same rules share one filter.
-    filters: Mutex<BTreeMap<Vec<RuleId>, Arc<Filter>>>,
+    filters: SharedFilters,
 }
 
-/// One `[[allow]]`.
-#[derive(Debug)]
-struct Rule {
-    id: RuleId,
-    who: Vec<Who>,
-    to: Vec<IpNet>,
-}
-
-/// An entry of a rule's `who`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Who {
-    Everybody,
-    Group(String),
-    Principal(Principal),
-}
-
-/// What the policy gives one identity.
+/// What the policy gives one identity, at one time.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// Groups of the certificate and of the file, sorted.
@@ -61,10 +73,14 @@ pub struct Access {
     pub networks: Vec<IpNet>,
     /// What may be reached.
     pub filter: Arc<Filter>,
+    /// When hours or the validity of rules next change what this identity gets, in seconds since
+    /// 1970: ask again then. `None` is never.
+    pub changes_at: Option<i64>,
 }
 
 impl Policy {
-    /// Reads a policy file; `file` names it in messages.
+    /// Reads a policy file; `file` names it in messages. The file's own tests are not run: see
+    /// [`Policy::failed_tests`].
     ///
     /// # Errors
     /// The first thing that is wrong, with its line. Nothing is used of a wrong policy.
@@ -72,46 +88,60 @@ impl Policy {
         file::parse(text, file)
     }
 
-    /// What is odd but usable.
+    /// What is odd but usable, whatever the time.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// What an identity gets.
+    /// A warning for each rule whose validity has ended at `now`, in seconds since 1970.
+    #[must_use]
+    pub fn ended_rules(&self, now: i64) -> Vec<Warning> {
+        let ended = self.rules.iter().filter_map(|rule| {
+            let schedule = rule
+                .schedule
+                .as_ref()
+                .filter(|schedule| schedule.has_ended(now))?;
+            let message = format!("the rule has ended, and decides nothing any more ({schedule})");
+            let kind = rule.action.to_string();
+            Some(Warning::on_line(
+                &self.file,
+                rule.id.line as usize,
+                &kind,
+                message,
+            ))
+        });
+        ended.collect()
+    }
+
+    /// Runs the `[[test]]`s of the file and gives those that fail, each with its line, what it
+    /// expects, what came out and by which rule. `now`, in seconds since 1970, is for tests
+    /// without a time of their own.
+    #[must_use]
+    pub fn failed_tests(&self, now: i64) -> Vec<ConfigError> {
+        assertion::failed(self, now)
+    }
+
+    /// What an identity gets at `now`, in seconds since 1970.
     ///
     /// # Errors
-    /// [`RefusalKind::NoAccess`] when no rule names it.
-    pub fn access(&self, identity: &Identity) -> Result<Access, Refusal> {
-        let mut groups: BTreeSet<String> = identity.groups.iter().cloned().collect();
-        if let Some(more) = self.groups.get(&identity.principal) {
-            groups.extend(more.iter().cloned());
-        }
-        let matching: Vec<&Rule> = self
-            .rules
-            .iter()
-            .filter(|rule| rule.names(&identity.principal, &groups))
-            .collect();
-        if matching.is_empty() {
-            return Err(Refusal::new(
-                RefusalKind::NoAccess,
-                identity.principal.to_string(),
-            ));
-        }
-        Ok(Access {
-            groups: groups.into_iter().collect(),
-            fixed: self
-                .fixed
-                .get(&identity.principal)
-                .cloned()
-                .unwrap_or_default(),
-            networks: self
-                .sites
-                .get(&identity.principal)
-                .cloned()
-                .unwrap_or_default(),
-            filter: self.filter(&matching),
-        })
+    /// [`RefusalKind::NoAccess`] when no rule that allows names it, or none ever will again;
+    /// [`RefusalKind::OutsideHours`] when those that do have their time later.
+    pub fn access(&self, identity: &Identity, now: i64) -> Result<Access, Refusal> {
+        let Identity {
+            principal,
+            authority,
+            groups,
+            ..
+        } = identity;
+        self.access_of(principal, authority, groups, now)
+    }
+
+    /// Why a flow may begin or may not; the answer is that of [`Policy::access`] and
+    /// [`Filter::decide`].
+    #[must_use]
+    pub fn explain(&self, question: &Question<'_>) -> Explanation {
+        explain::explain(self, question)
     }
 
     /// Where leases come from.
@@ -139,33 +169,99 @@ impl Policy {
         let mut prefixes: BTreeSet<IpNet> = pools.iter().copied().collect();
         prefixes.extend(self.sites.values().flatten());
         for address in self.reserved() {
-            if !prefixes.iter().any(|prefix| prefix.contains(&address)) {
-                prefixes.insert(IpNet::from(address));
+            let host = IpNet::from(address);
+            let around = std::iter::successors(Some(host), IpNet::supernet);
+            if !around.into_iter().any(|around| prefixes.contains(&around)) {
+                prefixes.insert(host);
             }
         }
         prefixes.into_iter().collect()
     }
 
-    fn filter(&self, rules: &[&Rule]) -> Arc<Filter> {
-        let key: Vec<RuleId> = rules.iter().map(|rule| rule.id).collect();
-        // A filter is inserted whole or not at all: a poisoned lock still guards a sound map.
-        let mut filters = self.filters.lock().unwrap_or_else(PoisonError::into_inner);
-        let filter = filters.entry(key).or_insert_with(|| {
-            let prefixes = rules
-                .iter()
-                .flat_map(|rule| rule.to.iter().map(|prefix| (*prefix, rule.id)));
-            Arc::new(Filter::new(prefixes))
+    fn access_of(
+        &self,
+        principal: &Principal,
+        authority: &str,
+        certified: &[String],
+        now: i64,
+    ) -> Result<Access, Refusal> {
+        let named = self.named(principal, authority, certified);
+        let counting = self.counting(&named.rules, now);
+        if !counting.rules.iter().any(|&rule| self.allows(rule)) {
+            let begins = self.counting(&named.allowing(self), now).changes_at;
+            return Err(match begins {
+                Some(at) => Refusal::new(
+                    RefusalKind::OutsideHours,
+                    format!("{principal}; access begins {}", self.clock.show(at)),
+                ),
+                None => Refusal::new(RefusalKind::NoAccess, principal.to_string()),
+            });
+        }
+        let filter = self.filters.get(&counting.rules, || {
+            let rules = counting.rules.iter().map(|&rule| self.rule(rule));
+            Filter::new(rules.map(Arc::clone).collect(), &self.networks)
         });
-        Arc::clone(filter)
+        Ok(Access {
+            groups: named.groups.keys().map(ToString::to_string).collect(),
+            fixed: self.fixed.get(principal).cloned().unwrap_or_default(),
+            networks: self.sites.get(principal).cloned().unwrap_or_default(),
+            filter,
+            changes_at: counting.changes_at,
+        })
+    }
+
+    fn named(&self, principal: &Principal, authority: &str, certified: &[String]) -> Named {
+        let groups = self.groups.of(principal, certified);
+        let rules = self.naming.rules(principal, authority, groups.keys());
+        Named { groups, rules }
+    }
+
+    /// Those of `rules` that count at `now`, and when that changes.
+    fn counting(&self, rules: &[u32], now: i64) -> Counting {
+        // Many rules share few schedules.
+        let mut active: BTreeMap<u32, bool> = BTreeMap::new();
+        let mut changes_at: Option<i64> = None;
+        let counting = rules.iter().copied().filter(|&rule| {
+            let Some(schedule) = &self.rule(rule).schedule else {
+                return true;
+            };
+            *active.entry(schedule.number).or_insert_with(|| {
+                if let Some(change) = schedule.next_change(now, &self.clock) {
+                    changes_at = Some(changes_at.map_or(change, |at| at.min(change)));
+                }
+                schedule.is_active(now, &self.clock)
+            })
+        });
+        Counting {
+            rules: counting.collect(),
+            changes_at,
+        }
+    }
+
+    fn allows(&self, rule: u32) -> bool {
+        self.rule(rule).action == Action::Allow
+    }
+
+    fn rule(&self, number: u32) -> &Arc<Rule> {
+        &self.rules[number as usize]
     }
 }
 
-impl Rule {
-    fn names(&self, principal: &Principal, groups: &BTreeSet<String>) -> bool {
-        self.who.iter().any(|who| match who {
-            Who::Everybody => true,
-            Who::Group(group) => groups.contains(group),
-            Who::Principal(named) => named == principal,
-        })
+/// What names an identity, whatever the time.
+struct Named {
+    groups: BTreeMap<Arc<str>, Origin>,
+    rules: Vec<u32>,
+}
+
+/// What counts at one time.
+struct Counting {
+    rules: Vec<u32>,
+    changes_at: Option<i64>,
+}
+
+impl Named {
+    fn allowing(&self, policy: &Policy) -> Vec<u32> {
+        let rules = self.rules.iter().copied();
+        rules.filter(|&rule| policy.allows(rule)).collect()
     }
 }

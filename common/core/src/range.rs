@@ -86,11 +86,16 @@ impl RouteRange {
 /// The fewest ranges that cover the prefixes, in the order the RFC demands.
 #[must_use]
 pub fn from_prefixes(prefixes: &[IpNet]) -> Vec<RouteRange> {
+    merged(prefixes.iter().copied().map(RouteRange::of).collect())
+}
+
+/// The fewest ranges that cover these, which are for every protocol, in the order the RFC demands.
+#[must_use]
+pub fn merged(mut ranges: Vec<RouteRange>) -> Vec<RouteRange> {
     // IpAddr orders IPv4 before IPv6.
-    let mut sorted: Vec<RouteRange> = prefixes.iter().copied().map(RouteRange::of).collect();
-    sorted.sort_by_key(|range| (range.start, range.end));
-    let mut merged: Vec<RouteRange> = Vec::with_capacity(sorted.len());
-    for range in sorted {
+    ranges.sort_by_key(|range| (range.start, range.end));
+    let mut merged: Vec<RouteRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
         match merged.last_mut() {
             Some(last) if touches(last, &range) => last.end = last.end.max(range.end),
             _ => merged.push(range),

@@ -443,7 +443,7 @@ impl World {
             owners.insert(prefix.parse().unwrap(), owner);
         }
         let filters = ["alice@example.com", "bob@example.com", "site.example.com"]
-            .map(|name| policy.access(&identity(name)).unwrap().filter)
+            .map(|name| policy.access(&identity(name), 0).unwrap().filter)
             .to_vec();
         Self { owners, filters }
     }

@@ -8,172 +8,510 @@ use std::sync::Arc;
 
 use adit_core::close::RefusalKind;
 use adit_core::identity::{Identity, Principal};
-use adit_core::policy::{Decision, Direction, Flow, Policy};
+use adit_core::policy::{Access, Decision, Direction, Flow, Policy, Question, RuleId};
+use adit_core::range::is_ordered;
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 #[derive(Clone, Debug)]
 struct Rule {
+    kind: &'static str,
     who: Vec<&'static str>,
     to: Vec<&'static str>,
+    ports: Vec<&'static str>,
+    direction: &'static str,
+    /// A day from Monday, 0, and hours of it.
+    hours: Option<(i64, i64, i64)>,
+    /// Days of [`START`]'s month.
+    from: Option<i64>,
+    until: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
 struct Model {
     rules: Vec<Rule>,
-    /// Members of the file's group `eng`.
-    eng: Vec<&'static str>,
+    groups: [(&'static str, Vec<&'static str>); 2],
+    networks: [(&'static str, Vec<&'static str>); 2],
 }
 
-/// The oracle: who is let in by which rules, and which of them decides about an address.
+/// The oracle.
 impl Model {
-    fn matching(&self, name: &str, groups: &[String]) -> Vec<usize> {
-        let in_group = |group: &str| {
-            groups.iter().any(|own| own == group) || group == "eng" && self.eng.contains(&name)
+    fn decide(&self, identity: &Identity, flow: &Flow, now: i64) -> Decision {
+        let first = |kind| {
+            self.rules
+                .iter()
+                .position(|rule| self.matches(rule, kind, identity, flow, now))
         };
-        let names = |who: &str| match who.strip_prefix("group:") {
-            Some(group) => in_group(group),
-            None => who == "*" || who == name,
+        let id = |n| RuleId {
+            index: n as u32,
+            line: self.line(n),
         };
-        (0..self.rules.len())
-            .filter(|&rule| self.rules[rule].who.iter().any(|who| names(who)))
-            .collect()
+        match (first("deny").map(id), first("allow").map(id)) {
+            (None, Some(allow)) => Decision::Allow(allow),
+            (deny, _) => Decision::Deny(deny),
+        }
     }
 
-    /// The longest prefix decides; of two rules with the same prefix, the first.
-    fn deciding(&self, matching: &[usize], address: IpAddr) -> Option<usize> {
-        let mut best: Option<(u8, usize)> = None;
-        for &rule in matching {
-            for prefix in &self.rules[rule].to {
-                let prefix: IpNet = prefix.parse().unwrap();
-                let longer = best.is_none_or(|(length, _)| prefix.prefix_len() > length);
-                if prefix.contains(&address) && longer {
-                    best = Some((prefix.prefix_len(), rule));
+    fn matches(&self, rule: &Rule, kind: &str, identity: &Identity, flow: &Flow, now: i64) -> bool {
+        rule.kind == kind
+            && self.counts(rule, identity, now)
+            && rule.to.iter().any(|to| self.reaches(to, flow.inside))
+            && starts(rule, flow.direction)
+            && (rule.ports.is_empty() || rule.ports.iter().any(|ports| serves(ports, kind, flow)))
+    }
+
+    fn counts(&self, rule: &Rule, identity: &Identity, now: i64) -> bool {
+        let (day, hour) = ((now - START) / 86_400, (now - START) / 3600 % 168);
+        rule.who.iter().any(|who| self.names(who, identity))
+            && rule.from.is_none_or(|from| from <= day + FIRST_DAY)
+            && rule.until.is_none_or(|until| until >= day + FIRST_DAY)
+            && rule.hours.is_none_or(|(day, from, to)| {
+                let length = if to <= from {
+                    to + 24 - from
+                } else {
+                    to - from
+                };
+                (hour - day * 24 - from).rem_euclid(168) < length
+            })
+    }
+
+    fn names(&self, who: &str, identity: &Identity) -> bool {
+        let name = identity.principal.as_str();
+        match who.split_once(':') {
+            Some(("group", group)) => {
+                let list = self.groups.iter().find(|(name, _)| *name == group);
+                identity.groups.iter().any(|own| own == group)
+                    || list
+                        .is_some_and(|(_, list)| list.iter().any(|who| self.names(who, identity)))
+            }
+            Some(("authority", authority)) => authority == identity.authority,
+            Some((_, glob)) => match glob.strip_prefix('*') {
+                Some(end) => name.rsplit('@').next().unwrap().ends_with(end),
+                None => name.rsplit('@').next() == Some(glob),
+            },
+            None => who == "*" || who == name,
+        }
+    }
+
+    fn reaches(&self, to: &str, address: IpAddr) -> bool {
+        match to.strip_prefix("net:") {
+            None => to.parse::<IpNet>().unwrap().contains(&address),
+            Some(network) => {
+                let (_, list) = self
+                    .networks
+                    .iter()
+                    .find(|(name, _)| *name == network)
+                    .unwrap();
+                list.iter().any(|to| self.reaches(to, address))
+            }
+        }
+    }
+}
+
+fn starts(rule: &Rule, direction: Direction) -> bool {
+    rule.direction == "both" || (rule.direction == "out") == (direction == Direction::FromClient)
+}
+
+fn serves(ports: &str, kind: &str, flow: &Flow) -> bool {
+    let (name, range) = ports.split_once('/').unwrap_or((ports, ""));
+    let protocol = match name {
+        "icmp" => [1, 58].contains(&flow.protocol),
+        "proto" => range == flow.protocol.to_string(),
+        name => {
+            flow.protocol
+                == [("tcp", 6), ("udp", 17)]
+                    .into_iter()
+                    .find(|one| one.0 == name)
+                    .unwrap()
+                    .1
+        }
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    protocol
+        && (range.is_empty()
+            || name == "proto"
+            || match flow.port {
+                None => kind == "deny",
+                Some(port) => (first.parse().unwrap()..=last.parse().unwrap()).contains(&port),
+            })
+}
+
+/// What the tests need of a model beside its answers.
+impl Model {
+    fn text(&self) -> String {
+        let mut text = String::from("[groups]\n");
+        for (name, list) in &self.groups {
+            let _ = writeln!(text, "{name} = {list:?}");
+        }
+        text.push_str("[networks]\n");
+        for (name, list) in &self.networks {
+            let _ = writeln!(text, "{name} = {list:?}");
+        }
+        for rule in &self.rules {
+            let _ = writeln!(
+                text,
+                "[[{}]]\nwho = {:?}\nto = {:?}",
+                rule.kind, rule.who, rule.to
+            );
+            let _ = writeln!(text, "direction = {:?}", rule.direction);
+            if !rule.ports.is_empty() {
+                let _ = writeln!(text, "ports = {:?}", rule.ports);
+            }
+            if let Some((day, from, to)) = rule.hours {
+                let day = DAYS[day as usize];
+                let _ = writeln!(text, "hours = [\"{day} {from:02}:00-{to:02}:00\"]");
+            }
+            for (key, day) in [("from", rule.from), ("until", rule.until)] {
+                if let Some(day) = day {
+                    let _ = writeln!(text, "{key} = 2026-01-{day:02}");
                 }
             }
         }
-        best.map(|(_, rule)| rule)
+        text
     }
 
-    fn text(&self) -> String {
-        let mut text = format!("[groups]\neng = {:?}\n", self.eng);
-        for rule in &self.rules {
-            let _ = write!(
-                text,
-                "\n[[allow]]\nwho = {:?}\nto = {:?}\n",
-                rule.who, rule.to
-            );
-        }
-        text
+    /// The line of the n-th rule.
+    fn line(&self, n: usize) -> u32 {
+        let text = self.text();
+        let heads = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| line.starts_with("[["));
+        heads.map(|(line, _)| line as u32 + 1).nth(n).unwrap()
+    }
+
+    /// Whether something may be allowed there, ports aside.
+    fn routed(&self, identity: &Identity, address: IpAddr, now: i64) -> bool {
+        let counting = self.rules.iter().filter(|rule| {
+            self.counts(rule, identity, now) && rule.to.iter().any(|to| self.reaches(to, address))
+        });
+        let counting: Vec<&Rule> = counting.collect();
+        [Direction::FromClient, Direction::ToClient]
+            .iter()
+            .any(|&way| {
+                let mut ways = counting.iter().filter(|rule| starts(rule, way));
+                ways.clone().any(|rule| rule.kind == "allow")
+                    && ways.all(|rule| rule.kind == "allow" || !rule.ports.is_empty())
+            })
     }
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
     #[test]
-    fn the_policy_decides_as_the_oracle_does(
+    fn the_policy_decides_and_explains_as_the_oracle_does(
         model in model(),
-        name in select(NAMES),
-        groups in subsequence(GROUPS, 0..=GROUPS.len()),
-        hosts in proptest::collection::vec(address(), 40),
+        identity in identity(),
+        now in now(),
+        flows in proptest::collection::vec(flow(), 40),
     ) {
         let policy = Policy::parse(&model.text(), "policy.toml").unwrap();
-        let identity = identity(name, groups);
-        let matching = model.matching(name, &identity.groups);
-        let access = match policy.access(&identity) {
-            Ok(access) => access,
-            Err(refusal) => {
-                prop_assert_eq!(refusal.kind, RefusalKind::NoAccess);
-                prop_assert!(matching.is_empty());
-                return Ok(());
-            }
-        };
-        prop_assert!(!matching.is_empty(), "let in by no rule");
-        for host in hosts {
-            let expected = model.deciding(&matching, host);
-            for direction in [Direction::FromClient, Direction::ToClient] {
-                let flow = Flow { direction, inside: host, protocol: 6, port: Some(443) };
-                match access.filter.decide(&flow) {
-                    Decision::Allow(rule) => {
-                        prop_assert_eq!(Some(rule.index as usize), expected);
-                        let text = model.text();
-                        let line = text.lines().nth(rule.line as usize - 1);
-                        prop_assert_eq!(line, Some("[[allow]]"));
-                    }
-                    Decision::Deny(rule) => {
-                        prop_assert_eq!(rule, None);
-                        prop_assert_eq!(expected, None);
-                    }
-                }
-            }
-            // What is advertised is what is allowed.
-            let advertised = access.filter.routes().iter().any(|route| route.contains(host));
-            prop_assert_eq!(advertised, expected.is_some());
+        let access = policy.access(&identity, now);
+        let named = |rule: &&Rule| rule.kind == "allow" && rule.who.iter().any(|who| model.names(who, &identity));
+        let counting = model.rules.iter().filter(named).any(|rule| model.counts(rule, &identity, now));
+        prop_assert_eq!(access.is_ok(), counting);
+        if let Err(refusal) = &access {
+            let never = !model.rules.iter().any(|rule| named(&rule));
+            prop_assert!(refusal.kind == RefusalKind::NoAccess || !never, "{}", refusal);
         }
-        let again = policy.access(&identity).unwrap();
-        prop_assert!(Arc::ptr_eq(&access.filter, &again.filter), "the same rules, one filter");
+        for flow in &flows {
+            let decision = match &access {
+                Err(_) => Decision::Deny(None),
+                Ok(access) => {
+                    let decision = access.filter.decide(flow);
+                    prop_assert_eq!(decision, model.decide(&identity, flow, now));
+                    let advertised = access.filter.routes().iter().any(|route| route.contains(flow.inside));
+                    prop_assert_eq!(advertised, model.routed(&identity, flow.inside, now));
+                    prop_assert!(advertised || !matches!(decision, Decision::Allow(_)));
+                    decision
+                }
+            };
+            let explanation = policy.explain(&question(&identity, *flow, now));
+            let (allowed, rule) = match decision {
+                Decision::Allow(rule) => (true, Some(rule)),
+                Decision::Deny(rule) => (false, rule),
+            };
+            prop_assert_eq!(explanation.allowed, allowed);
+            let place = rule.map(|rule| format!("policy.toml:{}", rule.line));
+            prop_assert_eq!(explanation.rule.map(|rule| rule.place), place);
+            for miss in explanation.misses {
+                prop_assert!(!miss.because.is_empty(), "{:?} would allow it", miss.rule);
+            }
+        }
+        if let Ok(access) = access {
+            prop_assert!(is_ordered(access.filter.routes()));
+            let again = policy.access(&identity, now).unwrap();
+            prop_assert!(Arc::ptr_eq(&access.filter, &again.filter), "the same rules, one filter");
+            let same = Policy::parse(&model.text(), "other.toml").unwrap();
+            prop_assert!(*same.access(&identity, now).unwrap().filter == *access.filter);
+        }
+    }
+
+    #[test]
+    fn an_access_stays_as_it_is_until_it_says_that_it_changes(
+        model in model(),
+        identity in identity(),
+        now in now(),
+    ) {
+        let policy = Policy::parse(&model.text(), "policy.toml").unwrap();
+        let Ok(access) = policy.access(&identity, now) else { return Ok(()) };
+        let later = |at| policy.access(&identity, at).map(|access| rules(&access)).unwrap_or_default();
+        let until = access.changes_at.unwrap_or(now + 60 * 86_400);
+        prop_assert!(until > now);
+        for at in (now..until).step_by(1800).chain([until - 1]) {
+            prop_assert_eq!(later(at), rules(&access));
+        }
+        if access.changes_at.is_some() {
+            prop_assert_ne!(later(until), rules(&access));
+        }
+    }
+
+    #[test]
+    fn a_rule_that_is_said_to_decide_nothing_decides_nothing(
+        model in model(),
+        identity in identity(),
+        now in now(),
+        flows in proptest::collection::vec(flow(), 40),
+    ) {
+        let policy = Policy::parse(&model.text(), "policy.toml").unwrap();
+        let shadowed = policy.warnings().iter().map(ToString::to_string);
+        let shadowed: Vec<String> = shadowed.filter(|text| text.contains("shadowed")).collect();
+        let Ok(access) = policy.access(&identity, now) else { return Ok(()) };
+        for flow in &flows {
+            if let Decision::Allow(rule) | Decision::Deny(Some(rule)) = access.filter.decide(flow) {
+                let place = format!("policy.toml:{}: ", rule.line);
+                prop_assert!(!shadowed.iter().any(|text| text.starts_with(&place)), "{shadowed:?}");
+            }
+        }
     }
 }
 
 #[test]
 fn an_empty_policy_lets_nobody_in() {
     let policy = Policy::parse("", "policy.toml").unwrap();
-    let refusal = policy
-        .access(&identity(NAMES[0], GROUPS.to_vec()))
-        .unwrap_err();
+    let refusal = policy.access(&alice(), 0).unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::NoAccess);
 }
 
 #[test]
-fn a_site_or_a_fixed_address_without_a_rule_gives_no_access() {
+fn a_site_or_a_fixed_address_or_a_denial_without_a_rule_that_allows_gives_no_access() {
     let text = "[[site]]\nprincipal = \"alice@example.com\"\nnetworks = [\"10.20.0.0/16\"]\n\
                 [[principal]]\nname = \"alice@example.com\"\naddresses = [\"10.9.0.9\"]\n";
     let policy = Policy::parse(text, "policy.toml").unwrap();
-    assert!(
-        policy
-            .access(&identity("alice@example.com", Vec::new()))
-            .is_err()
-    );
+    assert!(policy.access(&alice(), 0).is_err());
     assert_eq!(policy.warnings().len(), 2);
+    let deny = "[[deny]]\nwho = [\"alice@example.com\"]\nto = [\"10.0.0.0/8\"]\n";
+    let policy = Policy::parse(deny, "policy.toml").unwrap();
+    assert_eq!(
+        policy.access(&alice(), 0).unwrap_err().kind,
+        RefusalKind::NoAccess
+    );
+}
+
+#[test]
+fn outside_all_hours_nobody_gets_in_and_is_told_when() {
+    let text = "timezone = \"Europe/Berlin\"\n[[allow]]\nwho = [\"*\"]\nto = [\"10.0.0.0/8\"]\n\
+                hours = [\"mon-fri 08:00-18:00\"]\nuntil = 2026-01-09\n";
+    let policy = Policy::parse(text, "policy.toml").unwrap();
+    // Monday, 5 January 2026, 00:00 UTC.
+    let refusal = policy.access(&alice(), START).unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::OutsideHours);
+    assert_eq!(
+        refusal.detail,
+        "alice@example.com; access begins Mon 2026-01-05 08:00 Europe/Berlin"
+    );
+    let opens = START + 7 * 3600;
+    let access = policy.access(&alice(), opens).unwrap();
+    assert_eq!(access.changes_at, Some(opens + 10 * 3600));
+    let ended = START + 5 * 86_400;
+    let refusal = policy.access(&alice(), ended).unwrap_err();
+    assert_eq!(refusal.kind, RefusalKind::NoAccess);
+    assert!(policy.ended_rules(START).is_empty());
+    let warning = policy.ended_rules(ended)[0].to_string();
+    assert!(
+        warning.starts_with("policy.toml:2: allow: the rule has ended"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_rate_belongs_to_the_rule_that_allows() {
+    let text = "[[allow]]\nwho = [\"*\"]\nto = [\"10.0.0.0/8\"]\nports = [\"tcp\"]\nrate = \"10 Mbit/s\"\n\
+                [[allow]]\nwho = [\"*\"]\nto = [\"10.0.0.0/8\"]\n";
+    let policy = Policy::parse(text, "policy.toml").unwrap();
+    let filter = policy.access(&alice(), 0).unwrap().filter;
+    let rate = |protocol| {
+        let inside = IpAddr::from([10, 0, 0, 1]);
+        let flow = Flow {
+            direction: Direction::FromClient,
+            inside,
+            protocol,
+            port: Some(1),
+        };
+        match filter.decide(&flow) {
+            Decision::Allow(rule) => filter.rate(rule).map(|rate| rate.bits_per_second()),
+            Decision::Deny(_) => panic!("both allow"),
+        }
+    };
+    assert_eq!((rate(6), rate(17)), (Some(10_000_000), None));
+}
+
+fn rules(access: &Access) -> Vec<u32> {
+    access
+        .filter
+        .rules()
+        .iter()
+        .map(|rule| rule.id().index)
+        .collect()
+}
+
+fn question(identity: &Identity, flow: Flow, now: i64) -> Question<'_> {
+    Question {
+        principal: &identity.principal,
+        authority: &identity.authority,
+        groups: &identity.groups,
+        not_after: Some(identity.not_after),
+        flow,
+        now,
+    }
 }
 
 fn model() -> impl Strategy<Value = Model> {
-    let rule = (subsequence(WHO, 0..=2), subsequence(PREFIXES, 0..=3))
-        .prop_map(|(who, to)| Rule { who, to });
-    (
-        proptest::collection::vec(rule, 0..6),
-        subsequence(NAMES, 0..=NAMES.len()),
+    let list = |from: &'static [&'static str], max| subsequence(from, 1..=max);
+    let networks =
+        (list(PREFIXES, 2), list(PREFIXES, 1), any::<bool>()).prop_map(|(lab, mut all, nested)| {
+            all.extend(nested.then_some("net:lab"));
+            [("lab", lab), ("all", all)]
+        });
+    let groups = (
+        subsequence(MEMBERS, 0..=2),
+        subsequence(NAMES, 0..=1),
+        any::<bool>(),
     )
-        .prop_map(|(rules, eng)| Model { rules, eng })
+        .prop_map(|(eng, mut staff, nested)| {
+            staff.extend(nested.then_some("group:eng"));
+            [("eng", eng), ("staff", staff)]
+        });
+    (proptest::collection::vec(rule(), 0..7), groups, networks).prop_map(
+        |(rules, groups, networks)| Model {
+            rules,
+            groups,
+            networks,
+        },
+    )
 }
 
-fn address() -> impl Strategy<Value = IpAddr> {
-    prop_oneof![
-        (0..4u8, 0..3u8).prop_map(|(net, host)| IpAddr::from([10, net, 0, host])),
-        (0..4u16, 0..3u16).prop_map(|(net, host)| IpAddr::from([0xfd00, net, 0, 0, 0, 0, 0, host])),
-        any::<[u8; 4]>().prop_map(IpAddr::from),
-    ]
+fn rule() -> impl Strategy<Value = Rule> {
+    let hours = (0..7i64, 0..24i64, 1..=24i64).prop_filter("not empty", |(_, from, to)| from != to);
+    let days = (FIRST_DAY..FIRST_DAY + 7, 0..7i64);
+    (
+        select(&["allow", "allow", "deny"][..]),
+        subsequence(WHO, 1..=2),
+        subsequence(TO, 1..=2),
+        prop_oneof![Just(Vec::new()), subsequence(PORTS, 1..=3)],
+        select(&["out", "in", "both"][..]),
+        prop_oneof![2 => Just(None), 1 => hours.prop_map(Some)],
+        prop_oneof![3 => Just(None), 1 => days.prop_map(Some)],
+        any::<(bool, bool)>(),
+    )
+        .prop_map(
+            |(kind, who, to, ports, direction, hours, days, (from, until))| Rule {
+                kind,
+                who,
+                to,
+                ports,
+                direction,
+                hours,
+                from: days.filter(|_| from).map(|(first, _)| first),
+                until: days.filter(|_| until).map(|(first, more)| first + more),
+            },
+        )
 }
 
-fn identity(name: &str, groups: Vec<&str>) -> Identity {
+fn flow() -> impl Strategy<Value = Flow> {
+    let address = prop_oneof![
+        4 => (0..4u8, 0..3u8).prop_map(|(net, host)| IpAddr::from([10, net, 0, host])),
+        2 => (0..4u16, 0..3u16).prop_map(|(net, host)| IpAddr::from([0xfd00, net, 0, 0, 0, 0, 0, host])),
+        1 => any::<[u8; 4]>().prop_map(IpAddr::from),
+    ];
+    let port = select(
+        &[
+            None,
+            Some(0),
+            Some(52),
+            Some(53),
+            Some(54),
+            Some(443),
+            Some(65_535),
+        ][..],
+    );
+    let way = select(&[Direction::FromClient, Direction::ToClient][..]);
+    (address, select(&[1, 6, 17, 47, 58, 0, 255][..]), port, way).prop_map(
+        |(inside, protocol, port, direction)| Flow {
+            direction,
+            inside,
+            protocol,
+            port,
+        },
+    )
+}
+
+fn now() -> impl Strategy<Value = i64> {
+    // Whole hours are the edges of everything that a model says about time.
+    (0..20 * 24i64, select(&[0, 1, 3599][..]))
+        .prop_map(|(hour, second)| START + hour * 3600 + second)
+}
+
+prop_compose! {
+    fn identity()(
+        name in select(NAMES),
+        groups in subsequence(&["eng", "ops"][..], 0..=2),
+        authority in select(&["corp", "partner"][..]),
+    ) -> Identity {
+        Identity {
+            principal: Principal::parse(name).unwrap(),
+            groups: groups.into_iter().map(str::to_owned).collect(),
+            authority: authority.to_owned(),
+            serial: "01".to_owned(),
+            not_before: 0,
+            not_after: i64::MAX,
+        }
+    }
+}
+
+fn alice() -> Identity {
     Identity {
-        principal: Principal::parse(name).unwrap(),
-        groups: groups.into_iter().map(str::to_owned).collect(),
-        authority: "test".to_owned(),
+        principal: Principal::parse("alice@example.com").unwrap(),
+        groups: Vec::new(),
+        authority: "corp".to_owned(),
         serial: "01".to_owned(),
         not_before: 0,
         not_after: i64::MAX,
     }
 }
 
-const NAMES: &[&str] = &["alice@example.com", "bob@example.com", "branch.example.com"];
-const GROUPS: &[&str] = &["eng", "ops"];
+/// Monday, 5 January 2026, 00:00 UTC.
+const START: i64 = 1_767_571_200;
+const FIRST_DAY: i64 = 5;
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const NAMES: &[&str] = &[
+    "alice@example.com",
+    "bob@example.com",
+    "r1.branch.example.com",
+];
+const MEMBERS: &[&str] = &["alice@example.com", "r1.branch.example.com", "group:ops"];
 const WHO: &[&str] = &[
     "*",
     "group:eng",
+    "group:staff",
     "group:ops",
     "alice@example.com",
-    "branch.example.com",
+    "r1.branch.example.com",
+    "domain:*.example.com",
+    "domain:example.com",
+    "authority:corp",
 ];
 /// Nested, equal in two rules, adjacent, and everything.
 const PREFIXES: &[&str] = &[
@@ -185,4 +523,25 @@ const PREFIXES: &[&str] = &[
     "::/0",
     "fd00:1::/32",
     "fd00:1::1/128",
+];
+const TO: &[&str] = &[
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.0.2/32",
+    "10.2.0.0/15",
+    "::/0",
+    "fd00:1::1/128",
+    "net:lab",
+    "net:all",
+];
+const PORTS: &[&str] = &[
+    "tcp/443",
+    "tcp/53-443",
+    "tcp",
+    "udp/53",
+    "udp/0-53",
+    "icmp",
+    "proto/47",
+    "proto/6",
 ];

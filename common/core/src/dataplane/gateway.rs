@@ -161,8 +161,9 @@ fn allows(filter: &Filter, direction: Direction, inside: IpAddr, packet: &IpPack
         Direction::FromClient => destination,
         Direction::ToClient => source,
     });
+    // Without memory of flows an answer is judged as the flow that it belongs to.
     let flow = Flow {
-        direction,
+        direction: Direction::FromClient,
         inside,
         protocol: packet.protocol(),
         port,

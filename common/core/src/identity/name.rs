@@ -78,8 +78,9 @@ pub(super) fn common(name: &str) -> Result<String, IdentityError> {
     if name.trim() != name || !name.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         return Err(wrong("has characters that are not printable ASCII"));
     }
-    // "*" and "group:" mean something else in a policy.
-    if name.starts_with("group:") || name.contains('*') {
+    // These mean something else in a policy.
+    let kinds = ["group:", "domain:", "authority:"];
+    if kinds.iter().any(|kind| name.starts_with(kind)) || name.contains('*') {
         return Err(wrong("could be taken for a group or a wildcard"));
     }
     Ok(name.to_owned())
@@ -191,7 +192,16 @@ mod tests {
             assert!(spiffe(name).is_err(), "{name:?}");
         }
         assert!(spiffe("spiffe://example.org/ns/a/sa/b").is_ok());
-        for name in ["", " a", "a\n", "*", "group:eng", "ü"] {
+        for name in [
+            "",
+            " a",
+            "a\n",
+            "*",
+            "group:eng",
+            "domain:a",
+            "authority:a",
+            "ü",
+        ] {
             assert!(common(name).is_err(), "{name:?}");
         }
         assert!(common("Alice Example").is_ok());

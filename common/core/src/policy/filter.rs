@@ -1,35 +1,43 @@
-//! The compiled rules of one identity: which inside addresses, and by which rule.
+//! The compiled rules of one identity: which flows may begin, and by which rule.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::PrefixMap;
-
+use super::networks::Networks;
+use super::rate::Rate;
+use super::rule::{Action, Rule};
+use super::services;
 use crate::range::{self, RouteRange};
+
+mod prefixes;
+mod table;
+
+use table::{Hit, Table};
 
 /// A rule, by its place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId {
-    /// Position among the rules, from 0.
+    /// Position among all rules, those that allow and those that deny, from 0.
     pub index: u32,
     /// Line of the file, from 1.
     pub line: u32,
 }
 
-/// What a packet is to the policy.
+/// What the first packet of a flow is to the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Which way it goes.
+    /// Who starts it.
     pub direction: Direction,
     /// The address at the far end, seen from the session's owner.
     pub inside: IpAddr,
     /// The upper-layer protocol.
     pub protocol: u8,
-    /// The port of the far end, where the packet carries one.
+    /// The packet's destination port, where it carries one: the far end's if the client starts,
+    /// else the client's. Without one, a rule that names ports denies, and does not allow.
     pub port: Option<u16>,
 }
 
-/// Which way a packet goes through a session.
+/// Which way a packet goes through a session; of a flow, its first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client.
@@ -41,63 +49,116 @@ pub enum Direction {
 /// The policy's answer, with the rule that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The packet may pass.
+    /// The flow may begin.
     Allow(RuleId),
     /// It may not: by a rule, or because no rule allows it.
     Deny(Option<RuleId>),
 }
 
-/// What one identity may reach.
+/// What one identity may reach, and who may reach it, at one time.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    v4: PrefixMap<Ipv4Net, RuleId>,
-    v6: PrefixMap<Ipv6Net, RuleId>,
+    /// Those that count, in the order of the file. The tables name them by their place here.
+    rules: Vec<Arc<Rule>>,
+    v4: Table<u32>,
+    v6: Table<u128>,
     routes: Vec<RouteRange>,
 }
 
 impl Filter {
-    /// A filter of these prefixes; of two rules with the same prefix the first decides.
-    pub(super) fn new(prefixes: impl IntoIterator<Item = (IpNet, RuleId)>) -> Self {
-        let mut filter = Self {
-            v4: PrefixMap::new(),
-            v6: PrefixMap::new(),
-            routes: Vec::new(),
-        };
-        let mut all = Vec::new();
-        for (prefix, rule) in prefixes {
-            all.push(prefix);
-            match prefix {
-                IpNet::V4(prefix) => {
-                    filter.v4.entry(prefix).or_insert(rule);
-                }
-                IpNet::V6(prefix) => {
-                    filter.v6.entry(prefix).or_insert(rule);
-                }
-            }
+    /// Compiles rules, which stand in the order of the file.
+    pub(super) fn new(rules: Vec<Arc<Rule>>, networks: &Networks) -> Self {
+        let (v4, v6) = prefixes::by_family(&rules, networks);
+        let (v4, v6) = (Table::new(&rules, v4), Table::new(&rules, v6));
+        let mut routed = Vec::new();
+        prefixes::routed_v4(&v4, &mut routed);
+        prefixes::routed_v6(&v6, &mut routed);
+        Self {
+            rules,
+            v4,
+            v6,
+            routes: range::merged(routed),
         }
-        filter.routes = range::from_prefixes(&all);
-        filter
     }
 
-    /// Whether a packet may pass. Protocol, port and direction do not matter to prefix rules.
+    /// Whether a flow may begin. A rule that denies beats all that allow; of several that do the
+    /// same the first in the file gives its name.
     #[must_use]
     pub fn decide(&self, flow: &Flow) -> Decision {
-        let rule = match flow.inside {
-            IpAddr::V4(address) => self
-                .v4
-                .get_lpm(&Ipv4Net::from(address))
-                .map(|(_, rule)| *rule),
-            IpAddr::V6(address) => self
-                .v6
-                .get_lpm(&Ipv6Net::from(address))
-                .map(|(_, rule)| *rule),
-        };
-        rule.map_or(Decision::Deny(None), Decision::Allow)
+        let hit = self.hit(flow);
+        match (hit.deny(), hit.allow()) {
+            (Some(rule), _) => Decision::Deny(self.id(rule)),
+            (None, Some(rule)) => self.id(rule).map_or(Decision::Deny(None), Decision::Allow),
+            (None, None) => Decision::Deny(None),
+        }
     }
 
-    /// The same as routes, in the order of RFC 9484 §4.7.3.
+    /// How fast a session may use a rule, in each direction; `None` without a limit.
+    #[must_use]
+    pub fn rate(&self, rule: RuleId) -> Option<Rate> {
+        self.rule(rule)?.rate()
+    }
+
+    /// What is routed to the gateway, in the order of RFC 9484 §4.7.3: the prefixes of rules that
+    /// allow in some direction, without those where a rule denies everything in it.
     #[must_use]
     pub fn routes(&self) -> &[RouteRange] {
         &self.routes
+    }
+
+    /// The rules that count, in the order of the file.
+    #[must_use]
+    pub fn rules(&self) -> &[Arc<Rule>] {
+        &self.rules
+    }
+
+    /// The rule of an answer.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        let at = self
+            .rules
+            .binary_search_by_key(&id.index, |rule| rule.id().index);
+        at.ok().map(|at| &*self.rules[at])
+    }
+
+    /// The rule that would allow a flow that a rule denies.
+    pub(super) fn overruled(&self, flow: &Flow) -> Option<&Rule> {
+        let hit = self.hit(flow);
+        hit.deny()?;
+        self.rules.get(hit.allow()? as usize).map(|rule| &**rule)
+    }
+
+    fn hit(&self, flow: &Flow) -> Hit {
+        let key = services::key(flow.protocol, flow.port);
+        match flow.inside {
+            IpAddr::V4(address) => self.v4.find(address.into(), flow.direction, key),
+            IpAddr::V6(address) => self.v6.find(address.into(), flow.direction, key),
+        }
+    }
+
+    fn id(&self, position: u32) -> Option<RuleId> {
+        self.rules.get(position as usize).map(|rule| rule.id())
+    }
+}
+
+/// Whether both decide the same, by rules of the same names and rates, and advertise the same.
+/// Lines may differ.
+impl PartialEq for Filter {
+    fn eq(&self, other: &Self) -> bool {
+        let said = |rule: &Rule| {
+            (
+                rule.action() == Action::Allow,
+                rule.name.clone(),
+                rule.rate(),
+            )
+        };
+        self.rules.len() == other.rules.len()
+            && self.v4 == other.v4
+            && self.v6 == other.v6
+            && self
+                .rules
+                .iter()
+                .zip(&other.rules)
+                .all(|(one, two)| said(one) == said(two))
     }
 }

@@ -1,0 +1,169 @@
+//! One rule as it was written, and what it means to a flow.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::filter::{Direction, RuleId};
+use super::glob::Glob;
+use super::rate::Rate;
+use super::schedule::Schedule;
+use super::services::Services;
+use crate::identity::Principal;
+
+/// One `[[allow]]` or `[[deny]]`.
+#[derive(Debug)]
+pub struct Rule {
+    pub(super) id: RuleId,
+    pub(super) action: Action,
+    pub(super) name: Option<Box<str>>,
+    pub(super) file: Arc<str>,
+    pub(super) who: Vec<Who>,
+    pub(super) to: Vec<Destination>,
+    pub(super) services: Services,
+    pub(super) directions: Directions,
+    pub(super) schedule: Option<Arc<Schedule>>,
+    pub(super) rate: Option<Rate>,
+}
+
+/// What a rule does with the flows that it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// They may begin, unless a rule denies them.
+    Allow,
+    /// They may not.
+    Deny,
+}
+
+/// An entry of `who`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    Everybody,
+    Group(String),
+    Domain(Glob),
+    Authority(String),
+    Principal(Principal),
+}
+
+/// An entry of `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Prefix(IpNet),
+    /// A named network, by its name and its place in [`super::networks::Networks`].
+    Network(Arc<str>, u32),
+}
+
+/// Who may start a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Directions {
+    Out,
+    In,
+    Both,
+}
+
+impl Rule {
+    /// Where it stands.
+    #[must_use]
+    pub fn id(&self) -> RuleId {
+        self.id
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// Its name, or "allow at policy.toml:12".
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.name {
+            Some(name) => name.to_string(),
+            None => format!("{} at {}", self.action, self.place()),
+        }
+    }
+
+    /// File and line, "policy.toml:12".
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.id.line)
+    }
+
+    /// How fast one session may use it, in each direction.
+    #[must_use]
+    pub fn rate(&self) -> Option<Rate> {
+        self.rate
+    }
+}
+
+/// The rule in one line, without its name and place.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.action, comma(&self.who))?;
+        let preposition = match self.directions {
+            Directions::Out => "to",
+            Directions::In => "from",
+            Directions::Both => "to and from",
+        };
+        write!(f, " {preposition} {}", comma(&self.to))?;
+        write!(f, "{}", self.services)?;
+        if let Some(schedule) = &self.schedule {
+            write!(f, ", {schedule}")?;
+        }
+        if let Some(rate) = self.rate {
+            write!(f, ", at most {rate}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Directions {
+    pub(super) fn contain(self, direction: Direction) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Out => direction == Direction::FromClient,
+            Self::In => direction == Direction::ToClient,
+        }
+    }
+
+    /// Whether whatever `other` names is named here too.
+    pub(super) fn cover(self, other: Self) -> bool {
+        self == Self::Both || self == other
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everybody => f.write_str("*"),
+            Self::Group(name) => write!(f, "group:{name}"),
+            Self::Domain(glob) => write!(f, "domain:{glob}"),
+            Self::Authority(name) => write!(f, "authority:{name}"),
+            Self::Principal(principal) => principal.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(prefix) => prefix.fmt(f),
+            Self::Network(name, _) => write!(f, "net:{name}"),
+        }
+    }
+}
+
+fn comma<T: fmt::Display>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
+}
