@@ -224,7 +224,7 @@ fn upcoming(
         && let Some(schedule) = &rule.schedule
         && let Some(until) = schedule.until
     {
-        found.push((until, format!("{} ends", rule.name())));
+        found.push((until, format!("{} ends for good", rule.name())));
     }
     if let Some(not_after) = question.not_after {
         found.push((not_after, "the certificate expires".to_owned()));
@@ -238,7 +238,7 @@ fn upcoming(
     found.collect()
 }
 
-/// Which rules begin and end to count at `at`: a few by name.
+/// Which rules begin and cease to count at `at`: a few by name.
 fn flips(policy: &Policy, named: &Named, now: i64, at: i64) -> String {
     let (before, after) = (
         policy.counting(&named.rules, now).rules,
@@ -259,8 +259,8 @@ fn flips(policy: &Policy, named: &Named, now: i64, at: i64) -> String {
         }
         words
     };
-    let mut words = only(&after, &before, "begins");
-    words.extend(only(&before, &after, "ends"));
+    let mut words = only(&after, &before, "begins to count");
+    words.extend(only(&before, &after, "ceases to count"));
     words.join(", ")
 }
 
