@@ -31,6 +31,49 @@ pub enum IcmpError {
     HopLimitExceeded,
 }
 
+/// What an ICMP message is to whoever keeps track of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Asks for an answer with the same identifier: echo, IPv4 timestamp.
+    Query(u16),
+    /// The answer.
+    Answer(u16),
+    /// Quotes a packet that did not arrive: unreachable, too big, time exceeded, parameter problem.
+    Error,
+    /// Anything else; redirects among them.
+    Other,
+}
+
+/// What `packet` is, if it is ICMP of its own version and is long enough to say so.
+pub fn message(packet: &IpPacket<'_>) -> Option<Message> {
+    let v4 = match (packet.version(), packet.protocol()) {
+        (IpVersion::V4, ICMP) => true,
+        (IpVersion::V6, ICMPV6) => false,
+        _ => return None,
+    };
+    if !packet.is_first_fragment_or_whole() {
+        return None;
+    }
+    let message = packet.transport();
+    let identifier = || Some(u16::from_be_bytes(*message.get(4..)?.first_chunk()?));
+    Some(match (v4, *message.first()?) {
+        (true, 8 | 13) | (false, 128) => Message::Query(identifier()?),
+        (true, 0 | 14) | (false, 129) => Message::Answer(identifier()?),
+        (true, 3 | 11 | 12) | (false, 1..=4) => Message::Error,
+        _ => Message::Other,
+    })
+}
+
+/// The beginning of the packet that an ICMP error is about (RFC 792, RFC 4443 §3); `None` when
+/// `packet` is no such error, or quotes no packet of its own version.
+pub fn quoted<'a>(packet: &IpPacket<'a>) -> Option<IpPacket<'a>> {
+    if message(packet)? != Message::Error {
+        return None;
+    }
+    let quoted = IpPacket::parse_beginning(packet.transport().get(ICMP_HEADER..)?).ok()?;
+    (quoted.version() == packet.version()).then_some(quoted)
+}
+
 /// The packet from `source` that tells the sender of `offending` about `error`.
 ///
 /// `None` if no answer is allowed, or if `source` is of the other family.
@@ -92,7 +135,7 @@ fn v4_packet(
         IcmpError::PacketTooBig { mtu } => (3, 4, u16::try_from(mtu).unwrap_or(u16::MAX)),
         IcmpError::HopLimitExceeded => (11, 0, 0),
     };
-    let quote = quoted(offending, MAX_IPV4_ERROR - IPV4_HEADER);
+    let quote = beginning(offending, MAX_IPV4_ERROR - IPV4_HEADER);
     let total = IPV4_HEADER + ICMP_HEADER + quote.len();
 
     let mut packet = Vec::with_capacity(total);
@@ -128,7 +171,7 @@ fn v6_packet(
         IcmpError::PacketTooBig { mtu } => (2, 0, mtu),
         IcmpError::HopLimitExceeded => (3, 0, 0),
     };
-    let quote = quoted(offending, MAX_IPV6_ERROR - IPV6_HEADER);
+    let quote = beginning(offending, MAX_IPV6_ERROR - IPV6_HEADER);
     let length = ICMP_HEADER + quote.len();
 
     let mut packet = Vec::with_capacity(IPV6_HEADER + length);
@@ -149,7 +192,7 @@ fn v6_packet(
 }
 
 /// As much of the offending packet as an error of `max` bytes behind its IP header has room for.
-fn quoted<'a>(offending: &IpPacket<'a>, max: usize) -> &'a [u8] {
+fn beginning<'a>(offending: &IpPacket<'a>, max: usize) -> &'a [u8] {
     let bytes = offending.bytes();
     &bytes[..bytes.len().min(max - ICMP_HEADER)]
 }

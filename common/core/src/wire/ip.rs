@@ -44,8 +44,22 @@ pub struct IpPacket<'a> {
     /// The protocol of what begins at `transport`.
     protocol: u8,
     fragment: Fragment,
+    /// Where the part begins that fragmentation cuts: behind the IPv4 header, behind the IPv6
+    /// fragment header.
+    fragmentable: usize,
     /// Where the upper-layer header begins; at most the length of the packet.
     transport: usize,
+}
+
+/// A packet's place in the packet that it is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentPlace {
+    /// What all parts have in common, besides their addresses and, in IPv4, the protocol.
+    pub identification: u32,
+    /// Where the part begins, in bytes behind the header that all parts repeat.
+    pub start: usize,
+    /// Where it ends, in the same bytes.
+    pub end: usize,
 }
 
 impl<'a> IpPacket<'a> {
@@ -59,6 +73,21 @@ impl<'a> IpPacket<'a> {
             None => Err(IpError::Truncated { length: 0 }),
             Some(4) => Self::parse_v4(bytes),
             Some(6) => Self::parse_v6(bytes),
+            Some(version) => Err(IpError::Version { version }),
+        }
+    }
+
+    /// Validates `bytes` as the beginning of a packet, as an ICMP error quotes it (RFC 792, RFC 4443
+    /// §3): what the packet says about its length is not compared with the bytes.
+    ///
+    /// # Errors
+    ///
+    /// The first reason found why `bytes` are not a beginning whose headers can be read.
+    pub fn parse_beginning(bytes: &'a [u8]) -> Result<Self, IpError> {
+        match bytes.first().map(|first| first >> 4) {
+            None => Err(IpError::Truncated { length: 0 }),
+            Some(4) => Self::headers_v4(bytes),
+            Some(6) => Self::headers_v6(bytes),
             Some(version) => Err(IpError::Version { version }),
         }
     }
@@ -98,8 +127,7 @@ impl<'a> IpPacket<'a> {
 
     /// Source and destination port, if the protocol has ports and this packet carries them.
     pub fn ports(&self) -> Option<(u16, u16)> {
-        let has_ports = matches!(self.protocol, TCP | UDP | UDP_LITE | SCTP);
-        if !has_ports || !self.is_first_fragment_or_whole() {
+        if !has_ports(self.protocol) || !self.is_first_fragment_or_whole() {
             return None;
         }
         let &[a, b, c, d] = self.transport().first_chunk()?;
@@ -109,6 +137,32 @@ impl<'a> IpPacket<'a> {
     /// True if this is a part of a packet. An IPv6 atomic fragment is whole (RFC 6946).
     pub fn is_fragment(&self) -> bool {
         self.fragment != Fragment::Whole
+    }
+
+    /// Which part of a packet this is, if it is one.
+    pub fn fragment_place(&self) -> Option<FragmentPlace> {
+        if !self.is_fragment() {
+            return None;
+        }
+        // RFC 791 §3.1 and RFC 8200 §4.5: offsets count eight bytes.
+        let (identification, start) = match self.version {
+            IpVersion::V4 => {
+                let field = u16::from_be_bytes(array(self.bytes, 6));
+                let identification = u16::from_be_bytes(array(self.bytes, 4));
+                (identification.into(), usize::from(field & 0x1fff) * 8)
+            }
+            IpVersion::V6 => {
+                let header = self.fragmentable - FRAGMENT_HEADER;
+                let field = u16::from_be_bytes(array(self.bytes, header + 2));
+                let identification = u32::from_be_bytes(array(self.bytes, header + 4));
+                (identification, usize::from(field >> 3) * 8)
+            }
+        };
+        Some(FragmentPlace {
+            identification,
+            start,
+            end: start + self.bytes.len() - self.fragmentable,
+        })
     }
 
     /// True if the upper-layer header, ports included, can be expected at [`Self::transport`].
@@ -143,6 +197,15 @@ impl<'a> IpPacket<'a> {
     }
 
     fn parse_v4(bytes: &'a [u8]) -> Result<Self, IpError> {
+        let packet = Self::headers_v4(bytes)?;
+        let length = bytes.len();
+        match usize::from(u16::from_be_bytes(array(bytes, 2))) {
+            declared if declared != length => Err(IpError::Length { declared, length }),
+            _ => Ok(packet),
+        }
+    }
+
+    fn headers_v4(bytes: &'a [u8]) -> Result<Self, IpError> {
         let length = bytes.len();
         if length < IPV4_HEADER {
             return Err(IpError::Truncated { length });
@@ -150,10 +213,6 @@ impl<'a> IpPacket<'a> {
         let header = usize::from(bytes[0] & 0x0f) * 4;
         if header < IPV4_HEADER || header > length {
             return Err(IpError::HeaderLength { header, length });
-        }
-        let declared = usize::from(u16::from_be_bytes(array(bytes, 2)));
-        if declared != length {
-            return Err(IpError::Length { declared, length });
         }
         if header > IPV4_HEADER {
             check_v4_options(&bytes[IPV4_HEADER..header])?;
@@ -164,6 +223,7 @@ impl<'a> IpPacket<'a> {
             version: IpVersion::V4,
             protocol: bytes[9],
             fragment: Fragment::new(flags_and_offset & 0x1fff, flags_and_offset & 0x2000 != 0),
+            fragmentable: header,
             transport: header,
         })
     }
@@ -178,15 +238,30 @@ impl<'a> IpPacket<'a> {
         if declared != length {
             return Err(IpError::Length { declared, length });
         }
+        Self::headers_v6(bytes)
+    }
+
+    fn headers_v6(bytes: &'a [u8]) -> Result<Self, IpError> {
+        let length = bytes.len();
+        if length < IPV6_HEADER {
+            return Err(IpError::Truncated { length });
+        }
         let chain = HeaderChain::walk(bytes)?;
         Ok(Self {
             bytes,
             version: IpVersion::V6,
             protocol: chain.protocol,
             fragment: chain.fragment,
+            fragmentable: chain.fragmentable,
             transport: chain.end,
         })
     }
+}
+
+/// Whether the headers of `protocol` begin with two ports of two bytes each.
+#[must_use]
+pub const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, TCP | UDP | UDP_LITE | SCTP)
 }
 
 /// Takes one off the hop limit of a packet that [`IpPacket::parse`] accepted, IPv4 checksum included.
@@ -297,6 +372,7 @@ impl Fragment {
 struct HeaderChain {
     protocol: u8,
     fragment: Fragment,
+    fragmentable: usize,
     end: usize,
 }
 
@@ -306,6 +382,7 @@ impl HeaderChain {
         let mut chain = Self {
             protocol: packet[6],
             fragment: Fragment::Whole,
+            fragmentable: IPV6_HEADER,
             end: IPV6_HEADER,
         };
         let mut fragmented = false;
@@ -326,7 +403,7 @@ impl HeaderChain {
                 // RFC 8200 §4.1: only directly behind the fixed header.
                 HOP_BY_HOP if chain.end != IPV6_HEADER => return Err(misfit),
                 FRAGMENT if fragmented => return Err(misfit),
-                FRAGMENT => 8,
+                FRAGMENT => FRAGMENT_HEADER,
                 AUTHENTICATION => (usize::from(start[1]) + 2) * 4,
                 _ => (usize::from(start[1]) + 1) * 8,
             };
@@ -341,6 +418,7 @@ impl HeaderChain {
             chain.end += length;
             if header == FRAGMENT {
                 fragmented = true;
+                chain.fragmentable = chain.end;
                 let field = u16::from_be_bytes([start[2], start[3]]);
                 chain.fragment = Fragment::new(field >> 3, field & 1 != 0);
                 if chain.fragment == Fragment::Later {
@@ -382,6 +460,9 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
+
+/// The IPv6 fragment header, RFC 8200 §4.5.
+const FRAGMENT_HEADER: usize = 8;
 
 /// RFC 8200 §4.1 knows seven in its recommended order, one of them twice; ESP ends the walk.
 const MAX_EXTENSION_HEADERS: usize = 8;

@@ -1,12 +1,17 @@
-//! TCP's maximum segment size, lowered on its way through the tunnel so that connections fit
-//! without waiting for a Packet Too Big to find its way back: RFC 9293 §3.7.1, RFC 6691.
+//! What the tunnel does to TCP and reads of it.
+//!
+//! The maximum segment size is lowered on its way, so that connections fit without waiting for a
+//! Packet Too Big to find its way back (RFC 9293 §3.7.1, RFC 6691); a connection that is not allowed
+//! any more is ended by a reset in the name of its other end (RFC 9293 §3.10.7.1).
 //!
 //! Guarantee: a clamped packet has the checksum a full computation would give it, if it had the
 //! right one before; nothing but the value of the option and the checksum changes. Refused, by
 //! leaving them alone, are fragments, packets that are no SYN and options that do not parse. An
 //! option is never added: without one, senders keep to 536 or 1220 bytes, which fit.
 
-use crate::wire::checksum;
+use std::net::IpAddr;
+
+use crate::wire::checksum::{self, Sum};
 use crate::wire::ip::{IPV4_HEADER, IPV6_HEADER, IpPacket, IpVersion, TCP};
 
 /// Lowers the maximum segment size a SYN announces so that its segments fit `max_packet` bytes.
@@ -35,12 +40,79 @@ pub fn clamp_mss(packet: &mut [u8], max_packet: usize) -> bool {
 
 /// True for the packets that open a TCP connection, the answer included: SYN and SYN-ACK.
 pub fn is_tcp_syn(packet: &IpPacket<'_>) -> bool {
-    packet.protocol() == TCP
-        && packet.is_first_fragment_or_whole()
-        && packet
-            .transport()
-            .get(FLAGS)
-            .is_some_and(|flags| flags & SYN != 0)
+    flags(packet).is_some_and(|flags| flags & SYN != 0)
+}
+
+/// The flags of a segment, if this is one and begins here.
+pub fn flags(packet: &IpPacket<'_>) -> Option<u8> {
+    if packet.protocol() != TCP || !packet.is_first_fragment_or_whole() {
+        return None;
+    }
+    packet.transport().get(FLAGS).copied()
+}
+
+/// The segment that ends the connection of `offending` at its sender, as if the other end had
+/// sent it: RFC 9293 §3.10.7.1.
+///
+/// `None` for what is no whole segment, and for segments that end a connection themselves.
+pub fn reset_packet(offending: &IpPacket<'_>) -> Option<Vec<u8>> {
+    let flags = flags(offending)?;
+    let segment = offending.transport();
+    let header = usize::from(segment.get(DATA_OFFSET)? >> 4) * 4;
+    if offending.is_fragment() || flags & RST != 0 || header < TCP_HEADER || header > segment.len()
+    {
+        return None;
+    }
+    let word =
+        |at: usize| -> Option<u32> { Some(u32::from_be_bytes(*segment.get(at..)?.first_chunk()?)) };
+    // SYN and FIN take a place in the sequence each (RFC 9293 §3.4).
+    let length =
+        segment.len() - header + usize::from(flags & SYN != 0) + usize::from(flags & FIN != 0);
+    let (sequence, acknowledgment, flags) = if flags & ACK == 0 {
+        (0, word(SEQUENCE)?.wrapping_add(length as u32), RST | ACK)
+    } else {
+        (word(ACKNOWLEDGMENT)?, 0, RST)
+    };
+    let mut reset = [0; TCP_HEADER];
+    reset[..2].copy_from_slice(&segment[2..4]);
+    reset[2..4].copy_from_slice(&segment[..2]);
+    reset[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_be_bytes());
+    reset[ACKNOWLEDGMENT..ACKNOWLEDGMENT + 4].copy_from_slice(&acknowledgment.to_be_bytes());
+    reset[DATA_OFFSET] = (TCP_HEADER / 4 * 16) as u8;
+    reset[FLAGS] = flags;
+    let (source, destination) = (offending.destination(), offending.source());
+    let sum = Sum::pseudo_header(source, destination, TCP, TCP_HEADER)
+        .bytes(&reset)
+        .checksum();
+    reset[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+    in_ip(source, destination, &reset)
+}
+
+/// Puts a segment into a packet; `None` when the addresses are of two families.
+fn in_ip(source: IpAddr, destination: IpAddr, segment: &[u8]) -> Option<Vec<u8>> {
+    let mut packet = Vec::with_capacity(IPV6_HEADER + segment.len());
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            packet.extend([0x45, 0]);
+            packet.extend(((IPV4_HEADER + segment.len()) as u16).to_be_bytes());
+            // No identification is needed where fragmentation is forbidden (RFC 6864 §4).
+            packet.extend([0, 0, 0x40, 0, HOP_LIMIT, TCP, 0, 0]);
+            packet.extend(source.octets());
+            packet.extend(destination.octets());
+            let sum = checksum::of(&packet);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            packet.extend([0x60, 0, 0, 0]);
+            packet.extend((segment.len() as u16).to_be_bytes());
+            packet.extend([TCP, HOP_LIMIT]);
+            packet.extend(source.octets());
+            packet.extend(destination.octets());
+        }
+        _ => return None,
+    }
+    packet.extend(segment);
+    Some(packet)
 }
 
 /// Lowers every maximum segment size in the options of `segment`; honest ones have one.
@@ -90,14 +162,26 @@ fn lower(segment: &mut [u8], at: usize, limit: u16) -> bool {
 }
 
 /// The fixed TCP header, without options.
-const TCP_HEADER: usize = 20;
+pub const TCP_HEADER: usize = 20;
+
+/// The sender is finished, RFC 9293 §3.1.
+pub const FIN: u8 = 0x01;
+/// The sender opens a connection.
+pub const SYN: u8 = 0x02;
+/// The connection is over.
+pub const RST: u8 = 0x04;
+/// The acknowledgment number counts: in every segment of a connection but the first.
+pub const ACK: u8 = 0x10;
 
 /// Offsets in the TCP header, RFC 9293 §3.1.
+const SEQUENCE: usize = 4;
+const ACKNOWLEDGMENT: usize = 8;
 const DATA_OFFSET: usize = 12;
 const FLAGS: usize = 13;
 const CHECKSUM: usize = 16;
 
-const SYN: u8 = 0x02;
+/// The usual initial value, as of ICMP errors.
+const HOP_LIMIT: u8 = 64;
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;

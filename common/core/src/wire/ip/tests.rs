@@ -304,3 +304,51 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_fragment_says_where_its_part_lies() {
+    let mut bytes = sample::packet(HERE, THERE, UDP, &[0; 24]);
+    assert_eq!(IpPacket::parse(&bytes).unwrap().fragment_place(), None);
+    bytes[6..8].copy_from_slice(&[0x20, 3]);
+    let place = |identification, start, end| {
+        Some(FragmentPlace {
+            identification,
+            start,
+            end,
+        })
+    };
+    let found = IpPacket::parse(&bytes).unwrap().fragment_place();
+    assert_eq!(found, place(0x1234, 24, 48));
+    // Behind a destination options header; another one belongs to what was cut.
+    let mut payload = vec![44, 0, 1, 4, 0, 0, 0, 0, 60, 0, 0, 1, 1, 2, 3, 4];
+    payload.extend([UDP, 0, 1, 4, 0, 0, 0, 0]);
+    payload.extend(UDP_HEADER);
+    let bytes = sample::packet(HERE_V6, THERE_V6, 60, &payload);
+    let packet = IpPacket::parse(&bytes).unwrap();
+    assert_eq!(packet.ports(), Some((53, 1024)));
+    assert_eq!(packet.fragment_place(), place(0x0102_0304, 0, 16));
+    payload[10..12].copy_from_slice(&[0, 24]);
+    let bytes = sample::packet(HERE_V6, THERE_V6, 60, &payload);
+    let found = IpPacket::parse(&bytes).unwrap().fragment_place();
+    assert_eq!(found, place(0x0102_0304, 24, 40));
+}
+
+#[test]
+fn the_beginning_of_a_packet_is_read_as_far_as_it_goes() {
+    for (source, destination) in [(HERE, THERE), (HERE_V6, THERE_V6)] {
+        let mut payload = UDP_HEADER.to_vec();
+        payload.resize(500, 0);
+        let bytes = sample::packet(source, destination, UDP, &payload);
+        let header = bytes.len() - payload.len();
+        let whole = IpPacket::parse(&bytes).unwrap();
+        for length in header..bytes.len() {
+            let beginning = IpPacket::parse_beginning(&bytes[..length]).unwrap();
+            assert_eq!(beginning.source(), whole.source());
+            let ports = (length >= header + 4).then_some((53, 1024));
+            assert_eq!(beginning.ports(), ports);
+        }
+        for length in 0..header {
+            assert!(IpPacket::parse_beginning(&bytes[..length]).is_err());
+        }
+    }
+}

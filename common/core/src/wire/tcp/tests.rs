@@ -4,8 +4,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::wire::sample;
 
-const ACK: u8 = 0x10;
-
 /// Maximum segment size 1460, SACK permitted, timestamps, no-operation, window scale 7.
 const LINUX_OPTIONS: [u8; 20] = [
     2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7,
@@ -48,6 +46,61 @@ fn what_is_no_syn_is_left_alone() {
     );
     assert!(!is_tcp_syn(&IpPacket::parse(&udp).unwrap()));
     assert!(!clamp_mss(&mut udp, 576));
+}
+
+#[test]
+fn a_reset_speaks_for_the_other_end_and_is_what_its_receiver_expects() {
+    for (families, header) in [(("10.0.0.1", "10.0.0.2"), 20), (("fd00::1", "fd00::2"), 40)] {
+        let reset = |flags: u8, options: &[u8], payload: &[u8]| {
+            let segment = sample::tcp(flags, options, payload);
+            let offending = sample::packet(families.0, families.1, TCP, &segment);
+            let reset = reset_packet(&IpPacket::parse(&offending).unwrap()).unwrap();
+            let parsed = IpPacket::parse(&reset).unwrap();
+            assert_eq!(parsed.source().to_string(), families.1);
+            assert_eq!(parsed.destination().to_string(), families.0);
+            assert_eq!(parsed.ports(), Some((443, 0xc001)));
+            assert_eq!(sample::transport_checksum(&reset, TCP, header), 0);
+            assert!(header == 40 || sample::naive_checksum(&reset[..20]) == 0);
+            reset[header..].to_vec()
+        };
+        // With an acknowledgment, the reset stands where the other end would send next.
+        let mut answered = reset(ACK, &[], b"data");
+        assert_eq!(answered[4..8], [0, 0, 0, 0], "the sample acknowledges zero");
+        assert_eq!(answered[13], RST);
+        // Without one, it acknowledges everything: four bytes, SYN and FIN.
+        answered = reset(SYN | FIN, &LINUX_OPTIONS, b"data");
+        assert_eq!(answered[4..8], [0, 0, 0, 0]);
+        assert_eq!(answered[8..12], [1, 2, 3, 4 + 6]);
+        assert_eq!(answered[13], RST | ACK);
+    }
+}
+
+#[test]
+fn a_reset_stands_where_the_acknowledgment_points() {
+    let mut segment = sample::tcp(ACK, &[], b"");
+    segment[8..12].copy_from_slice(&[9, 8, 7, 6]);
+    let offending = sample::packet("10.0.0.1", "10.0.0.2", TCP, &segment);
+    let reset = reset_packet(&IpPacket::parse(&offending).unwrap()).unwrap();
+    assert_eq!(reset[24..28], [9, 8, 7, 6]);
+    assert_eq!(reset[28..32], [0; 4]);
+}
+
+#[test]
+fn no_reset_answers_a_reset_a_fragment_another_protocol_or_half_a_header() {
+    let answer = |bytes: &[u8]| reset_packet(&IpPacket::parse(bytes).unwrap());
+    assert_eq!(answer(&v4_packet(RST | ACK, &[])), None);
+    let mut fragment = v4_packet(ACK, &[]);
+    fragment[6] = 0x20;
+    assert_eq!(answer(&fragment), None);
+    let segment = sample::tcp(ACK, &[], b"");
+    assert_eq!(
+        answer(&sample::packet("10.0.0.1", "10.0.0.2", 17, &segment)),
+        None
+    );
+    for length in 0..20 {
+        let cut = sample::packet("10.0.0.1", "10.0.0.2", TCP, &segment[..length]);
+        assert_eq!(answer(&cut), None, "{length} bytes");
+    }
 }
 
 #[test]
