@@ -64,6 +64,16 @@ drop_reasons! {
     SourceNotOwned = "source-not-owned",
     /// No rule allows it.
     DeniedByPolicy = "denied-by-policy",
+    /// It belongs to no flow, and cannot begin one: a late answer, a reset, the middle of a connection.
+    NoFlow = "no-flow",
+    /// An ICMP error about a packet that no flow of the session has sent.
+    UnrelatedError = "unrelated-error",
+    /// A later fragment whose first was not let through before it.
+    FragmentBeforeFirst = "fragment-before-first",
+    /// A later fragment that overlaps the first, by which its packet was judged.
+    FragmentOverlap = "fragment-overlap",
+    /// A first fragment without all of the header by which it would be judged.
+    FragmentTooShort = "fragment-too-short",
     /// It does not fit through the path.
     TooBig = "too-big",
     /// It has travelled too far.

@@ -17,6 +17,7 @@ pub mod close;
 pub mod config;
 pub mod dataplane;
 pub mod fair;
+pub mod flow;
 pub mod h3;
 pub mod identity;
 pub mod mtu;
