@@ -376,6 +376,59 @@ dataplane = {
     "v6-router-reports": between("2001:db8::1", "fd00::7", quoted_v6, 58),
 }
 
+# --- flows: packets one after the other ---
+
+BACK, MINUTE, RELOAD, SWEEP = 1, 4, 8, 16
+
+
+def one(packet, what=0):
+    """A packet and how it comes."""
+    return bytes([what]) + len(packet).to_bytes(2, "big") + packet
+
+
+def segment(source, destination, flags):
+    header = b"\xc0\0\1\xbb" if source == "10.99.0.7" else b"\1\xbb\xc0\0"
+    return between(source, destination, header + b"\0" * 8 + bytes([0x50, flags]) + b"\0" * 6, 6)
+
+
+def part(place, more, payload):
+    """A part of a UDP packet from the laptop."""
+    packet = bytearray(between("10.99.0.7", "10.1.0.1", payload))
+    packet[4:8] = b"\0\7" + (place // 8 | more << 13).to_bytes(2, "big")
+    return bytes(packet)
+
+
+def to_and_fro(*flags):
+    """Segments in turn, the first from the laptop."""
+    ends = ("10.99.0.7", "10.1.0.1")
+    turns = enumerate(flags)
+    return b"".join(one(segment(*(ends[::-1] if n % 2 else ends), flag), n % 2) for n, flag in turns)
+
+
+asked = one(between("10.99.0.7", "10.1.0.1"))
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+flows = {
+    "datagram-and-answer": asked + one(between("10.1.0.1", "10.99.0.7", udp[2:4] + udp[:2] + udp[4:]), BACK),
+    "answer-first": one(between("10.1.0.1", "10.99.0.7"), BACK) + asked,
+    "answer-too-late": asked + one(between("10.1.0.1", "10.99.0.7", udp[2:4] + udp[:2] + udp[4:]), BACK | MINUTE),
+    "connection": to_and_fro(SYN, SYN | ACK, ACK, ACK, FIN | ACK, FIN | ACK, ACK),
+    "connection-reset": to_and_fro(SYN, RST | ACK, SYN, SYN | ACK, RST),
+    "connection-from-before": to_and_fro(ACK, ACK, SYN, ACK),
+    "connection-denied-later": to_and_fro(SYN, SYN | ACK, ACK) + one(segment("10.99.0.7", "10.1.0.1", ACK), RELOAD),
+    "denied-and-allowed-again": asked + one(between("10.99.0.7", "10.1.0.1"), RELOAD) * 2,
+    "router-reports": asked + one(between("192.0.2.1", "10.99.0.7", quoted, 1), BACK),
+    "router-reports-cut": asked + one(between("192.0.2.1", "10.99.0.7", quoted[:30], 1), BACK),
+    "router-reports-unasked": one(between("192.0.2.1", "10.99.0.7", quoted, 1), BACK),
+    "v6-router-reports": one(between("fd00::7", "fd00:1::1")) + one(between("2001:db8::1", "fd00::7", quoted_v6, 58), BACK),
+    "fragments": one(part(0, True, udp + b"\0" * 16)) + one(part(24, False, b"rest")),
+    "fragments-overlap": one(part(0, True, udp + b"\0" * 16)) + one(part(8, False, b"rest")),
+    "fragments-reversed": one(part(24, False, b"rest")) + one(part(0, True, udp + b"\0" * 16)),
+    "fragments-tiny": one(part(0, True, udp[:4])) + one(part(8, False, udp)),
+    "fragments-denied-later": one(part(0, True, udp)) + one(part(8 * 4, False, b"rest"), RELOAD),
+    "swept": asked + one(between("10.99.0.7", "10.1.0.2"), MINUTE | SWEEP),
+    "cut": asked[:-1],
+}
+
 # --- client certificates, RFC 5280; nobody checks their signatures here ---
 
 
@@ -574,6 +627,7 @@ TARGETS = {
     "ip_packet": ip_packet,
     "offload": offload,
     "dataplane": dataplane,
+    "flows": flows,
     "certificate": certificate,
     "policy_file": policy_file,
 }

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 
 use adit_core::admission::Admission;
 use adit_core::close::{Refusal, RefusalKind};
-use adit_core::dataplane::gateway::{self as gateway_verdict, Place, Sessions, Target as Onward};
+use adit_core::dataplane::gateway::{
+    self as gateway_verdict, Gate, OnWire, Place, Sessions, Target as Onward,
+};
 use adit_core::dataplane::{Verdict, client as client_verdict};
+use adit_core::flow::{FlowTable, HashKey, Passage};
 use adit_core::h3::frame::{self, Frame, FrameReader};
 use adit_core::h3::message::{RequestHead, ResponseHead};
 use adit_core::h3::qpack::{self, instruction};
@@ -23,7 +26,7 @@ use adit_core::identity::{
 use adit_core::offload::coalesce::{Bundle, Coalescer, Join, MAX_HEADERS};
 use adit_core::offload::split::Segments;
 use adit_core::offload::{self, SegmentKind, Segmentation};
-use adit_core::policy::{Decision, Direction, Filter, Flow, Policy, Question, render};
+use adit_core::policy::{Decision, Direction, Filter, Flow, Policy, Question, RuleId, render};
 use adit_core::range;
 use adit_core::session::{Action, Assignment, client, gateway};
 use adit_core::table::owners::Owners;
@@ -38,10 +41,11 @@ use ipnet::IpNet;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("capsule", capsule),
     ("certificate", certificate),
     ("dataplane", dataplane),
+    ("flows", flows),
     ("h3_frame", h3_frame),
     ("http_datagram", http_datagram),
     ("ip_packet", ip_packet),
@@ -117,12 +121,17 @@ pub fn dataplane(data: &[u8]) {
         return;
     };
     let (sender, receiver) = (
-        OFFICE.owner(packet.source()),
-        OFFICE.owner(packet.destination()),
+        OFFICE.owners.owner(packet.source()),
+        OFFICE.owners.owner(packet.destination()),
     );
+    let now = Instant::now();
+    let mut visit = Visit {
+        office: &OFFICE,
+        flows: [flow_table(now), flow_table(now)],
+    };
     let mut verdicts = Vec::new();
     for from in [LAPTOP, SITE] {
-        let verdict = gateway_verdict::from_peer(&*OFFICE, from, &packet);
+        let verdict = gateway_verdict::from_peer(&mut visit, now, from, &packet);
         if let Verdict::Forward(target) = verdict {
             let from = Some(Place::Here(from));
             assert_eq!(sender, from, "the source is the sender's own");
@@ -136,13 +145,14 @@ pub fn dataplane(data: &[u8]) {
         }
         verdicts.push(verdict.map(|_| ()));
     }
-    let verdict = gateway_verdict::to_peer(&*OFFICE, &packet, packet.bytes().len());
+    let on_wire = OnWire::single(&packet);
+    let verdict = gateway_verdict::to_peer(&mut visit, now, &packet, on_wire);
     if let Verdict::Forward(peer) = verdict {
         assert_eq!(receiver, Some(peer));
         assert!(data.len() <= MAX_PACKET || peer == Place::There(NEIGHBOUR));
     }
     verdicts.push(verdict.map(|_| ()));
-    let verdict = gateway_verdict::from_neighbour(&*OFFICE, &packet);
+    let verdict = gateway_verdict::from_neighbour(&mut visit, now, &packet);
     if let Verdict::Forward(peer) = verdict {
         assert_eq!(sender, Some(Place::There(NEIGHBOUR)));
         assert_eq!(receiver, Some(Place::Here(peer)));
@@ -164,6 +174,59 @@ pub fn dataplane(data: &[u8]) {
             assert!(data.len() > MAX_PACKET && mtu as usize == MAX_PACKET);
         }
     }
+}
+
+/// Packets through one flow table, each behind its length and a byte that says which way it goes, how
+/// long it took to come, and whether the policy has changed.
+pub fn flows(data: &[u8]) {
+    let mut now = Instant::now();
+    let mut table = flow_table(now);
+    let rule = RuleId { index: 0, line: 1 };
+    let (mut denied, mut counted, mut rest) = (false, 0, data);
+    while let Some(([what, high, low], behind)) = rest.split_first_chunk::<3>() {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(behind.len());
+        let (bytes, behind) = behind.split_at(length);
+        rest = behind;
+        let direction = if what & 1 == 0 {
+            Direction::FromClient
+        } else {
+            Direction::ToClient
+        };
+        now += Duration::from_secs([0, 1, 60, 300][usize::from(what >> 1 & 3)]);
+        if what & 8 != 0 {
+            denied = !denied;
+            table.filter_changed();
+        }
+        let policy = |flow: &Flow| match flow.direction {
+            Direction::FromClient if !denied => Decision::Allow(rule),
+            _ => Decision::Deny(None),
+        };
+        let Ok(packet) = IpPacket::parse(bytes) else {
+            continue;
+        };
+        let verdict = table.judge(now, &policy, direction, &packet);
+        if let Ok(passage) = verdict {
+            assert!(!denied, "nothing outlives its permission");
+            table.count(passage, direction, 1, bytes.len());
+            counted += u64::from(passage != Passage::Related);
+            let again = table.judge(now, &policy, direction, &packet);
+            assert!(again.is_ok(), "whatever passed passes again: {again:?}");
+            if let (Passage::Flow(_), Some(handle)) = (passage, table.last(direction)) {
+                counted += u64::from(table.follow(now, direction, handle, &packet));
+            }
+        }
+        assert!(table.iter(now).count() <= table.len());
+        if what & 16 != 0 {
+            table.expire(now);
+            assert_eq!(table.iter(now).count(), table.len());
+        }
+    }
+    let totals = table.totals_by_rule();
+    let packets: u64 = totals
+        .values()
+        .map(|totals| totals.from_client.packets + totals.to_client.packets)
+        .sum();
+    assert_eq!(packets, counted, "every packet is counted for a rule");
 }
 
 /// The frames of one stream, whose kind the first byte chooses, the same however it is cut.
@@ -558,20 +621,33 @@ impl Office {
     }
 }
 
-impl Sessions for Office {
+/// The office with sessions in which nothing has passed.
+struct Visit<'a> {
+    office: &'a Office,
+    flows: [FlowTable; 2],
+}
+
+impl Sessions for Visit<'_> {
     type Key = usize;
 
     fn owner(&self, address: IpAddr) -> Option<Place<usize>> {
-        self.owners.owner(address)
+        self.office.owners.owner(address)
     }
 
-    fn filter(&self, _key: usize) -> Option<&Filter> {
-        Some(&self.filter)
+    fn gate(&mut self, key: usize) -> Option<Gate<'_>> {
+        Some(Gate {
+            filter: &self.office.filter,
+            flows: self.flows.get_mut(key)?,
+            max_packet: MAX_PACKET,
+        })
     }
+}
 
-    fn max_packet(&self, _key: usize) -> usize {
-        MAX_PACKET
-    }
+fn flow_table(now: Instant) -> FlowTable {
+    FlowTable::new(
+        now,
+        HashKey::new([0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835; 6]),
+    )
 }
 
 fn identity(name: &str) -> Identity {

@@ -9,27 +9,28 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_core::dataplane::Verdict;
-use adit_core::dataplane::gateway::{self, Place, Sessions, Target};
+use adit_core::dataplane::gateway::{self, Gate, OnWire, Place, Sessions, Target};
+use adit_core::flow::{FlowTable, HashKey};
 use adit_core::identity::{Identity, Principal};
 use adit_core::policy::{Decision, Direction, Filter, Flow, Policy};
 use adit_core::table::owners::Owners;
 use adit_core::wire::ip::{IpPacket, UDP};
 use adit_core::wire::{datagram, tcp};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
-    targets = from_peer, to_peer, policy, frame, plain_copy
+    targets = from_peer, to_peer, policy, flows, frame, plain_copy
 }
 criterion_main!(benches);
 
 /// A datagram from a client becomes a packet for the TUN device.
 fn from_peer(criterion: &mut Criterion) {
-    let table = Table::new();
+    let mut table = Table::new();
     let mut group = criterion.benchmark_group("from_peer");
     group.throughput(Throughput::Elements(BATCH as u64));
     for (family, length, client, server) in shapes() {
@@ -37,13 +38,14 @@ fn from_peer(criterion: &mut Criterion) {
             .map(|n| [&[0, 0][..], &packet(client(n), server(n), length)].concat())
             .collect();
         let mut out = vec![0; BATCH * length];
+        let now = table.now;
         group.bench_function(format!("{family}/{length}"), |bencher| {
             bencher.iter(|| {
                 for (n, (datagram, out)) in datagrams.iter().zip(out.chunks_mut(length)).enumerate()
                 {
                     let prefix = datagram::parse(black_box(datagram)).expect("a prefix");
                     let packet = IpPacket::parse(&datagram[prefix.len..]).expect("a packet");
-                    let verdict = gateway::from_peer(&table, n, &packet);
+                    let verdict = gateway::from_peer(&mut table, now, n, &packet);
                     assert_eq!(verdict, Verdict::Forward(Target::Inside));
                     out.copy_from_slice(packet.bytes());
                     tcp::clamp_mss(out, MAX_PACKET);
@@ -56,7 +58,7 @@ fn from_peer(criterion: &mut Criterion) {
 
 /// A packet from the TUN device becomes a datagram for a client.
 fn to_peer(criterion: &mut Criterion) {
-    let table = Table::new();
+    let mut table = Table::new();
     let mut group = criterion.benchmark_group("to_peer");
     group.throughput(Throughput::Elements(BATCH as u64));
     for (family, length, client, server) in shapes() {
@@ -65,6 +67,7 @@ fn to_peer(criterion: &mut Criterion) {
             .collect();
         let prefix = datagram::prefix_len(0);
         let mut out = vec![0; BATCH * (prefix + length)];
+        let now = table.now;
         group.bench_function(format!("{family}/{length}"), |bencher| {
             bencher.iter(|| {
                 for (n, (bytes, out)) in packets
@@ -73,7 +76,8 @@ fn to_peer(criterion: &mut Criterion) {
                     .enumerate()
                 {
                     let packet = IpPacket::parse(black_box(bytes)).expect("a packet");
-                    let verdict = gateway::to_peer(&table, &packet, length);
+                    let verdict =
+                        gateway::to_peer(&mut table, now, &packet, OnWire::single(&packet));
                     assert_eq!(verdict, Verdict::Forward(Place::Here(n)));
                     datagram::write_prefix(0, &mut out[..prefix]);
                     out[prefix..].copy_from_slice(bytes);
@@ -105,6 +109,98 @@ fn policy(criterion: &mut Criterion) {
                 for (flow, filter) in flows.iter().zip(&table.filters) {
                     let decision = filter.decide(black_box(flow));
                     assert!(matches!(decision, Decision::Allow(_)));
+                }
+            });
+        });
+    }
+}
+
+/// What the flow table adds to the policy: the question that was asked of every packet without it,
+/// then a packet of a flow that is known (of one among many, of the last, and without a search), and
+/// the first packet of a flow, into an empty table and into a full one.
+fn flows(criterion: &mut Criterion) {
+    let table = Table::new();
+    let mut group = criterion.benchmark_group("flows");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    let (filter, now, direction) = (&*table.filters[0], table.now, Direction::FromClient);
+    let families: [(_, Address, Address); 2] =
+        [("v4", client_v4, server_v4), ("v6", client_v6, server_v6)];
+    for (family, client, server) in families {
+        let packet_of = |ports: usize| {
+            let mut bytes = packet(client(0), server(0), 80);
+            let transport = bytes.len() - if family == "v4" { 60 } else { 40 };
+            bytes[transport..transport + 4].copy_from_slice(&(ports as u32).to_be_bytes());
+            bytes
+        };
+        let packets: Vec<Vec<u8>> = (0..MANY).map(packet_of).collect();
+        let judge = |flows: &mut FlowTable, bytes: &[u8]| {
+            let packet = IpPacket::parse(bytes).expect("a packet");
+            let passage = flows
+                .judge(now, filter, direction, &packet)
+                .expect("it may");
+            flows.count(passage, direction, 1, bytes.len());
+        };
+        group.bench_function(format!("stateless/{family}"), |bencher| {
+            bencher.iter(|| {
+                for bytes in &packets[..BATCH] {
+                    let packet = IpPacket::parse(black_box(bytes)).expect("a packet");
+                    let flow = Flow {
+                        direction,
+                        inside: packet.destination(),
+                        protocol: packet.protocol(),
+                        port: packet.ports().map(|(_, destination)| destination),
+                    };
+                    assert!(matches!(filter.decide(&flow), Decision::Allow(_)));
+                }
+            });
+        });
+        let mut flows = flow_table(now);
+        packets[..1000]
+            .iter()
+            .for_each(|bytes| judge(&mut flows, bytes));
+        group.bench_function(format!("known/{family}"), |bencher| {
+            bencher.iter(|| {
+                for bytes in &packets[..BATCH] {
+                    judge(&mut flows, black_box(bytes));
+                }
+            });
+        });
+        group.bench_function(format!("last/{family}"), |bencher| {
+            bencher.iter(|| {
+                for _ in 0..BATCH {
+                    judge(&mut flows, black_box(&packets[0]));
+                }
+            });
+        });
+        let handle = flows.last(direction).expect("a flow");
+        group.bench_function(format!("followed/{family}"), |bencher| {
+            bencher.iter(|| {
+                for _ in 0..BATCH {
+                    let packet = IpPacket::parse(black_box(&packets[0])).expect("a packet");
+                    assert!(flows.follow(now, direction, handle, &packet));
+                }
+            });
+        });
+        group.bench_function(format!("new/{family}"), |bencher| {
+            bencher.iter_batched(
+                || flow_table(now),
+                |mut flows| {
+                    for bytes in &packets[..BATCH] {
+                        judge(&mut flows, black_box(bytes));
+                    }
+                    flows
+                },
+                BatchSize::SmallInput,
+            );
+        });
+        let mut flows = flow_table(now);
+        packets.iter().for_each(|bytes| judge(&mut flows, bytes));
+        // More than the table holds, in turn: each was thrown out when it comes again.
+        let mut turn = packets.chunks(BATCH).cycle();
+        group.bench_function(format!("new, full/{family}"), |bencher| {
+            bencher.iter(|| {
+                for bytes in turn.next().expect("it never ends") {
+                    judge(&mut flows, black_box(bytes));
                 }
             });
         });
@@ -153,6 +249,8 @@ fn plain_copy(criterion: &mut Criterion) {
 struct Table {
     owners: Owners<Place<usize>>,
     filters: Vec<Arc<Filter>>,
+    flows: Vec<FlowTable>,
+    now: Instant,
 }
 
 impl Table {
@@ -169,7 +267,14 @@ impl Table {
             owners.insert(client_v6(n).into(), Place::Here(n));
             filters.push(policy.access(&identity(n), 0).expect("an access").filter);
         }
-        Self { owners, filters }
+        let now = Instant::now();
+        let flows = (0..SESSIONS).map(|_| flow_table(now)).collect();
+        Self {
+            owners,
+            filters,
+            flows,
+            now,
+        }
     }
 }
 
@@ -180,13 +285,20 @@ impl Sessions for Table {
         self.owners.owner(address)
     }
 
-    fn filter(&self, key: usize) -> Option<&Filter> {
-        self.filters.get(key).map(Arc::as_ref)
+    fn gate(&mut self, key: usize) -> Option<Gate<'_>> {
+        Some(Gate {
+            filter: self.filters.get(key)?,
+            flows: self.flows.get_mut(key)?,
+            max_packet: MAX_PACKET,
+        })
     }
+}
 
-    fn max_packet(&self, _key: usize) -> usize {
-        MAX_PACKET
-    }
+fn flow_table(now: Instant) -> FlowTable {
+    FlowTable::new(
+        now,
+        HashKey::new([0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835; 6]),
+    )
 }
 
 /// One way to make addresses of the n-th packet of a batch.
@@ -264,5 +376,7 @@ const MAX_PACKET: usize = 1412;
 const SESSIONS: usize = 1000;
 /// A long policy.
 const RULES: usize = 90;
+/// More flows than a table holds: a multiple of [`BATCH`].
+const MANY: usize = 32_768;
 /// As many packets as one GSO send or one read of the TUN device brings.
 const BATCH: usize = 64;

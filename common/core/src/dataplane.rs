@@ -10,7 +10,6 @@ use crate::wire::icmp::IcmpError;
 pub mod client;
 mod counters;
 pub mod gateway;
-mod quoted;
 
 pub use counters::{Counters, DirectionCounters};
 

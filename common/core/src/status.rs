@@ -58,6 +58,9 @@ pub struct SessionStatus {
     pub rtt_ms: f64,
     /// The largest inner packet, in bytes.
     pub mtu: usize,
+    /// Flows that are open.
+    #[serde(default)]
+    pub flows: usize,
     /// What passed.
     pub traffic: Traffic,
 }

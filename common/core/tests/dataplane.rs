@@ -8,12 +8,16 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_core::dataplane::client::{self, ClientView};
-use adit_core::dataplane::gateway::{Place, Sessions, Target, from_neighbour, from_peer, to_peer};
+use adit_core::dataplane::gateway::{
+    Gate, OnWire, Place, Sessions, Target, answer, from_neighbour, from_peer, to_peer,
+};
 use adit_core::dataplane::{Counters, DropReason, Verdict};
+use adit_core::flow::{FlowTable, HashKey};
 use adit_core::identity::{Identity, Principal};
-use adit_core::policy::{Filter, Policy};
+use adit_core::policy::{Direction, Filter, Policy};
 use adit_core::range::{RouteRange, from_prefixes};
 use adit_core::table::owners::Owners;
 use adit_core::wire::icmp::{IcmpError, error_packet};
@@ -29,7 +33,7 @@ const NEIGHBOUR: u8 = 7;
 
 #[test]
 fn a_permitted_packet_goes_inside_and_its_reply_comes_back() {
-    let world = World::new();
+    let mut world = World::new();
     for (alice, office) in [(ALICE_V4, OFFICE_V4), (ALICE_V6, OFFICE_V6)] {
         assert_eq!(
             world.from(ALICE, alice, office),
@@ -44,7 +48,7 @@ fn a_permitted_packet_goes_inside_and_its_reply_comes_back() {
 
 #[test]
 fn a_denied_packet_is_answered_with_icmp_prohibited_in_both_directions() {
-    let world = World::new();
+    let mut world = World::new();
     let prohibited = IcmpError::AdminProhibited;
     assert_eq!(
         world.from(ALICE, ALICE_V4, "8.8.8.8"),
@@ -55,7 +59,7 @@ fn a_denied_packet_is_answered_with_icmp_prohibited_in_both_directions() {
 
 #[test]
 fn nobody_inside_speaks_with_the_address_of_a_session() {
-    let world = World::new();
+    let mut world = World::new();
     for source in [BOB_V4, ALICE_V4] {
         let verdict = world.to(source, ALICE_V4);
         assert_eq!(
@@ -68,7 +72,7 @@ fn nobody_inside_speaks_with_the_address_of_a_session() {
 
 #[test]
 fn a_source_that_is_not_the_sessions_own_is_refused() {
-    let world = World::new();
+    let mut world = World::new();
     for source in [BOB_V4, OFFICE_V4, "10.99.0.77"] {
         let verdict = world.from(ALICE, source, OFFICE_V4);
         assert_eq!(verdict, Verdict::Reply(IcmpError::SourcePolicy), "{source}");
@@ -77,7 +81,7 @@ fn a_source_that_is_not_the_sessions_own_is_refused() {
 
 #[test]
 fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it() {
-    let world = World::new();
+    let mut world = World::new();
     assert_eq!(
         world.from(SITE, "10.20.7.7", OFFICE_V4),
         Verdict::Forward(Target::Inside)
@@ -96,7 +100,7 @@ fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it() {
 
 #[test]
 fn two_sessions_reach_each_other_only_when_each_may_reach_the_other() {
-    let world = World::new();
+    let mut world = World::new();
     let there = world.from(ALICE, ALICE_V4, "10.20.7.7");
     assert_eq!(there, Verdict::Forward(Target::Peer(SITE)));
     let back = world.from(SITE, "10.20.7.7", ALICE_V4);
@@ -108,24 +112,25 @@ fn two_sessions_reach_each_other_only_when_each_may_reach_the_other() {
 
 #[test]
 fn between_two_sessions_the_gateway_is_a_hop() {
-    let world = World::new();
+    let mut world = World::new();
     let mut last_hop = packet(ALICE_V4, "10.20.7.7", UDP, &[0; 8]);
     last_hop[8] = 1;
     let parsed = IpPacket::parse(&last_hop).unwrap();
-    let verdict = from_peer(&world, ALICE, &parsed);
+    let now = world.now;
+    let verdict = from_peer(&mut world, now, ALICE, &parsed);
     assert_eq!(verdict, Verdict::Reply(IcmpError::HopLimitExceeded));
 }
 
 #[test]
 fn a_packet_to_oneself_does_not_circle() {
-    let world = World::new();
+    let mut world = World::new();
     let verdict = world.from(SITE, "10.20.7.7", "10.20.8.8");
     assert_eq!(verdict, Verdict::Reply(IcmpError::NoRoute));
 }
 
 #[test]
 fn what_is_for_another_engine_goes_there_after_the_senders_own_questions() {
-    let world = World::new();
+    let mut world = World::new();
     let there = world.from(ALICE, ALICE_V4, ELSEWHERE);
     assert_eq!(there, Verdict::Forward(Target::Neighbour(NEIGHBOUR)));
     let inside = world.to(OFFICE_V4, ELSEWHERE);
@@ -135,13 +140,14 @@ fn what_is_for_another_engine_goes_there_after_the_senders_own_questions() {
     assert_eq!(denied, Verdict::Reply(IcmpError::AdminProhibited));
     let mut last_hop = packet(ALICE_V4, ELSEWHERE, UDP, &[0; 8]);
     last_hop[8] = 1;
-    let verdict = from_peer(&world, ALICE, &IpPacket::parse(&last_hop).unwrap());
+    let now = world.now;
+    let verdict = from_peer(&mut world, now, ALICE, &IpPacket::parse(&last_hop).unwrap());
     assert_eq!(verdict, Verdict::Reply(IcmpError::HopLimitExceeded));
 }
 
 #[test]
 fn nobody_speaks_with_the_address_of_another_engines_session() {
-    let world = World::new();
+    let mut world = World::new();
     let verdict = world.to(ELSEWHERE, ALICE_V4);
     assert_eq!(verdict, Verdict::Drop(DropReason::SourceNotOwned));
     // It lies inside the site's own network.
@@ -159,8 +165,8 @@ fn nobody_speaks_with_the_address_of_another_engines_session() {
 
 #[test]
 fn the_receivers_engine_has_the_last_word_and_passes_nothing_on_again() {
-    let world = World::new();
-    let verdict = |destination| world.relayed(ELSEWHERE, destination);
+    let mut world = World::new();
+    let mut verdict = |destination| world.relayed(ELSEWHERE, destination);
     assert_eq!(verdict("10.20.7.7"), Verdict::Forward(SITE));
     let prohibited = Verdict::Reply(IcmpError::AdminProhibited);
     assert_eq!(verdict(BOB_V4), prohibited, "bob does not speak with it");
@@ -171,7 +177,8 @@ fn the_receivers_engine_has_the_last_word_and_passes_nothing_on_again() {
     let too_big = IcmpError::PacketTooBig {
         mtu: MAX_PACKET as u32,
     };
-    let verdict = from_neighbour(&world, &IpPacket::parse(&bytes).unwrap());
+    let now = world.now;
+    let verdict = from_neighbour(&mut world, now, &IpPacket::parse(&bytes).unwrap());
     assert_eq!(verdict, Verdict::Reply(too_big));
 }
 
@@ -185,10 +192,10 @@ fn a_packet_for_nobody_has_no_route() {
 
 #[test]
 fn what_does_not_fit_is_told_the_largest_size() {
-    let world = World::new();
-    let verdict = |size: usize| {
+    let mut world = World::new();
+    let mut verdict = |size: usize| {
         let bytes = packet(OFFICE_V4, ALICE_V4, UDP, &vec![0; size - 20]);
-        to_peer(&world, &IpPacket::parse(&bytes).unwrap(), size)
+        world.inside(&bytes)
     };
     assert_eq!(verdict(MAX_PACKET), Verdict::Forward(Place::Here(ALICE)));
     let too_big = IcmpError::PacketTooBig {
@@ -199,7 +206,7 @@ fn what_does_not_fit_is_told_the_largest_size() {
 
 #[test]
 fn what_is_not_unicast_is_dropped_without_an_answer() {
-    let world = World::new();
+    let mut world = World::new();
     let dropped = Verdict::Drop(DropReason::NotUnicast);
     for bad in [
         "224.0.0.1",
@@ -242,7 +249,7 @@ fn what_is_not_unicast_is_dropped_without_an_answer() {
 
 #[test]
 fn a_session_that_ended_gets_nothing() {
-    let world = World::new();
+    let mut world = World::new();
     let gone = DropReason::SessionGone;
     assert_eq!(world.to(OFFICE_V4, "10.99.0.9"), Verdict::Drop(gone));
     assert_eq!(
@@ -253,17 +260,20 @@ fn a_session_that_ended_gets_nothing() {
 
 #[test]
 fn a_routers_icmp_error_reaches_the_one_whose_packet_it_quotes() {
-    let world = World::new();
+    let mut world = World::new();
     for (alice, office, router) in [
         (ALICE_V4, OFFICE_V4, "192.0.2.1"),
         (ALICE_V6, OFFICE_V6, "2001:db8::1"),
     ] {
-        let error = |source: &str, destination: &str| {
+        // She has sent it, and may.
+        let sent = world.from(ALICE, alice, office);
+        assert_eq!(sent, Verdict::Forward(Target::Inside));
+        let mut error = |source: &str, destination: &str| {
             let quoted = packet(source, destination, UDP, &[0; 8]);
             let quoted = IpPacket::parse(&quoted).unwrap();
             let too_big = IcmpError::PacketTooBig { mtu: 1280 };
             let bytes = error_packet(too_big, &quoted, router.parse().unwrap()).unwrap();
-            to_peer(&world, &IpPacket::parse(&bytes).unwrap(), bytes.len())
+            world.inside(&bytes)
         };
         assert_eq!(error(alice, office), Verdict::Forward(Place::Here(ALICE)));
         let elsewhere = if alice.contains(':') {
@@ -271,11 +281,11 @@ fn a_routers_icmp_error_reaches_the_one_whose_packet_it_quotes() {
         } else {
             "8.8.8.8"
         };
-        let prohibited = Verdict::Reply(IcmpError::AdminProhibited);
+        let unrelated = Verdict::Drop(DropReason::UnrelatedError);
         assert_eq!(
             error(alice, elsewhere),
-            prohibited,
-            "she may not send there"
+            unrelated,
+            "she has not sent anything there"
         );
         // An error that is addressed to her, but about a packet that is not hers.
         let not_hers = if alice.contains(':') {
@@ -293,28 +303,74 @@ fn a_routers_icmp_error_reaches_the_one_whose_packet_it_quotes() {
         payload.extend(quoted);
         let icmp = if alice.contains(':') { 58 } else { 1 };
         let bytes = packet(router, alice, icmp, &payload);
-        assert_eq!(
-            to_peer(&world, &IpPacket::parse(&bytes).unwrap(), bytes.len()),
-            prohibited
-        );
+        assert_eq!(world.inside(&bytes), unrelated);
     }
 }
 
 #[test]
-fn an_icmp_message_that_is_no_error_or_quotes_too_little_follows_the_rules_of_every_packet() {
-    let world = World::new();
+fn an_icmp_message_that_is_no_error_follows_the_rules_and_one_that_quotes_too_little_is_dropped() {
+    let mut world = World::new();
     let quoted = packet(ALICE_V4, OFFICE_V4, UDP, &[0; 8]);
     for (kind, length) in [(5u8, 28), (8, 28), (3, 19), (3, 0)] {
         let mut payload = vec![kind, 0, 0, 0, 0, 0, 0, 0];
         payload.extend(&quoted[..length]);
         let bytes = packet("192.0.2.1", ALICE_V4, 1, &payload);
-        let verdict = to_peer(&world, &IpPacket::parse(&bytes).unwrap(), bytes.len());
-        assert_eq!(
-            verdict,
-            Verdict::Reply(IcmpError::AdminProhibited),
-            "type {kind}, {length}"
-        );
+        let expected = if kind == 3 {
+            Verdict::Drop(DropReason::UnrelatedError)
+        } else {
+            Verdict::Reply(IcmpError::AdminProhibited)
+        };
+        assert_eq!(world.inside(&bytes), expected, "type {kind}, {length}");
     }
+}
+
+#[test]
+fn a_connection_that_is_not_allowed_is_refused_by_icmp_at_first_and_by_a_reset_later() {
+    let router = ip("10.99.0.1");
+    for (flags, reset) in [(0x02, false), (0x10, true), (0x12, true), (0x11, true)] {
+        let mut segment = [0; 20];
+        (segment[12], segment[13]) = (0x50, flags);
+        let bytes = packet(ALICE_V4, "8.8.8.8", TCP, &segment);
+        let offending = IpPacket::parse(&bytes).unwrap();
+        let answered = answer(IcmpError::AdminProhibited, &offending, router).unwrap();
+        let answered = IpPacket::parse(&answered).unwrap();
+        assert_eq!(answered.destination(), ip(ALICE_V4));
+        let expected = if reset {
+            (TCP, ip("8.8.8.8"))
+        } else {
+            (1, router)
+        };
+        assert_eq!((answered.protocol(), answered.source()), expected);
+        // Whatever else is wrong is no reason to end a connection.
+        let answered = answer(IcmpError::NoRoute, &offending, router).unwrap();
+        assert_eq!(IpPacket::parse(&answered).unwrap().protocol(), 1);
+    }
+}
+
+#[test]
+fn what_one_client_begins_with_another_is_a_flow_of_both() {
+    let mut world = World::new();
+    let there = world.from(ALICE, ALICE_V4, "10.20.7.7");
+    assert_eq!(there, Verdict::Forward(Target::Peer(SITE)));
+    let started_by = |world: &World, session: usize| {
+        let flow = world.flows[session].iter(world.now).next().unwrap();
+        (
+            flow.started_by,
+            flow.from_client.packets,
+            flow.to_client.packets,
+        )
+    };
+    assert_eq!(started_by(&world, ALICE), (Direction::FromClient, 1, 0));
+    assert_eq!(started_by(&world, SITE), (Direction::ToClient, 0, 1));
+}
+
+#[test]
+fn what_does_not_arrive_is_not_counted() {
+    let mut world = World::new();
+    let bytes = packet(OFFICE_V4, ALICE_V4, UDP, &[0; MAX_PACKET]);
+    assert!(matches!(world.inside(&bytes), Verdict::Reply(_)));
+    let flow = world.flows[ALICE].iter(world.now).next().unwrap();
+    assert_eq!(flow.to_client.packets, 0);
 }
 
 #[test]
@@ -384,7 +440,7 @@ proptest! {
     fn every_packet_that_came_in_was_forwarded_answered_or_dropped(
         packets in proptest::collection::vec((0..4usize, any_address(), any_address(), 0..1400usize), 50),
     ) {
-        let world = World::new();
+        let mut world = World::new();
         let mut counters = Counters::default();
         let mut expected = 0;
         for (session, source, destination, size) in packets {
@@ -395,7 +451,8 @@ proptest! {
             let payload = vec![0; size];
             let bytes = packet(&source.to_string(), &destination.to_string(), 253, &payload);
             let parsed = IpPacket::parse(&bytes).unwrap();
-            let verdict = from_peer(&world, session, &parsed);
+            let now = world.now;
+            let verdict = from_peer(&mut world, now, session, &parsed);
             if let Verdict::Forward(target) = verdict {
                 prop_assert_eq!(world.owner(source), Some(Place::Here(session)), "spoofed");
                 prop_assert_ne!(target, Target::Peer(session));
@@ -405,7 +462,7 @@ proptest! {
                 Verdict::Reply(_) => counters.from_client.reply(),
                 Verdict::Drop(reason) => counters.from_client.drop(reason),
             }
-            match to_peer(&world, &parsed, parsed.bytes().len()) {
+            match to_peer(&mut world, now, &parsed, OnWire::single(&parsed)) {
                 Verdict::Forward(peer) => {
                     prop_assert_eq!(world.owner(destination), Some(peer));
                     counters.to_client.forward(bytes.len());
@@ -424,6 +481,8 @@ proptest! {
 struct World {
     owners: Owners<Place<usize>>,
     filters: Vec<Arc<Filter>>,
+    flows: Vec<FlowTable>,
+    now: Instant,
 }
 
 impl World {
@@ -445,22 +504,39 @@ impl World {
         let filters = ["alice@example.com", "bob@example.com", "site.example.com"]
             .map(|name| policy.access(&identity(name), 0).unwrap().filter)
             .to_vec();
-        Self { owners, filters }
+        let now = Instant::now();
+        let flows = (0..3)
+            .map(|n| FlowTable::new(now, HashKey::new([n + 1; 6])))
+            .collect();
+        Self {
+            owners,
+            filters,
+            flows,
+            now,
+        }
     }
 
-    fn from(&self, session: usize, source: &str, destination: &str) -> Verdict<Target<usize>> {
+    fn from(&mut self, session: usize, source: &str, destination: &str) -> Verdict<Target<usize>> {
         let bytes = packet(source, destination, UDP, &[0; 8]);
-        from_peer(self, session, &IpPacket::parse(&bytes).unwrap())
+        let now = self.now;
+        from_peer(self, now, session, &IpPacket::parse(&bytes).unwrap())
     }
 
-    fn relayed(&self, source: &str, destination: &str) -> Verdict<usize> {
+    fn relayed(&mut self, source: &str, destination: &str) -> Verdict<usize> {
         let bytes = packet(source, destination, UDP, &[0; 8]);
-        from_neighbour(self, &IpPacket::parse(&bytes).unwrap())
+        let now = self.now;
+        from_neighbour(self, now, &IpPacket::parse(&bytes).unwrap())
     }
 
-    fn to(&self, source: &str, destination: &str) -> Verdict<Place<usize>> {
-        let bytes = packet(source, destination, UDP, &[0; 8]);
-        to_peer(self, &IpPacket::parse(&bytes).unwrap(), bytes.len())
+    fn to(&mut self, source: &str, destination: &str) -> Verdict<Place<usize>> {
+        self.inside(&packet(source, destination, UDP, &[0; 8]))
+    }
+
+    /// A packet from inside.
+    fn inside(&mut self, bytes: &[u8]) -> Verdict<Place<usize>> {
+        let parsed = IpPacket::parse(bytes).unwrap();
+        let now = self.now;
+        to_peer(self, now, &parsed, OnWire::single(&parsed))
     }
 }
 
@@ -471,12 +547,12 @@ impl Sessions for World {
         self.owners.owner(address)
     }
 
-    fn filter(&self, key: usize) -> Option<&Filter> {
-        self.filters.get(key).map(|filter| &**filter)
-    }
-
-    fn max_packet(&self, _key: usize) -> usize {
-        MAX_PACKET
+    fn gate(&mut self, key: usize) -> Option<Gate<'_>> {
+        Some(Gate {
+            filter: self.filters.get(key)?,
+            flows: self.flows.get_mut(key)?,
+            max_packet: MAX_PACKET,
+        })
     }
 }
 

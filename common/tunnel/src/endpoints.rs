@@ -8,13 +8,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use adit_core::flow::HashKey;
 use aws_lc_rs::hmac;
 use quinn_proto::{
     ClientConfig, ConnectError, Connection, ConnectionHandle, ConnectionId, Endpoint,
     EndpointConfig, ServerConfig,
 };
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 
 use crate::cid::{self, EngineIds, Issued};
 use crate::link::Link;
@@ -80,6 +81,11 @@ impl Endpoints {
         let (mut endpoint, issued) = self.endpoint(0, None);
         let connection = endpoint.connect(now, config, remote, server_name)?;
         Ok(self.link(now, endpoint, connection, issued, None))
+    }
+
+    /// The secret of a session's flow table.
+    pub(crate) fn hash_key(&mut self) -> HashKey {
+        HashKey::new(self.seeds.random())
     }
 
     fn seed(&mut self) -> [u8; 32] {

@@ -104,6 +104,8 @@ pub struct Gateway {
     /// Links whose client ended the request: closed when their time to hear of it is over.
     lingering: Lingering,
     timers: BTreeSet<(Instant, Key)>,
+    /// When expired flows are looked for; `None` while nothing has passed.
+    sweep: Option<Instant>,
     inside: VecDeque<Bytes>,
     /// Where packets from inside are cut, and packets between sessions copied.
     chunks: Chunks,
@@ -132,6 +134,7 @@ impl Gateway {
             epoch: config.epoch,
             lingering: Lingering::default(),
             timers: BTreeSet::new(),
+            sweep: None,
             inside: VecDeque::new(),
             chunks: Chunks::default(),
             messages: VecDeque::new(),
@@ -192,6 +195,7 @@ impl Gateway {
             self.timers.pop_first();
             self.handle_session_timeout(now, key);
         }
+        self.sweep(now);
         let mut notices = Vec::new();
         while let Some(key) = self.links.poll_service(now, &self.control, &mut notices) {
             for notice in notices.drain(..) {
@@ -237,6 +241,7 @@ impl Gateway {
             self.links.poll_timeout(),
             self.timers.first().map(|(due, _)| *due),
             self.lingering.poll_timeout(),
+            self.sweep,
         ]
         .into_iter()
         .flatten()

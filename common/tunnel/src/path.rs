@@ -51,6 +51,11 @@ impl InnerMtu {
         path
     }
 
+    /// The request stream that the packets belong to.
+    pub(crate) fn stream(&self) -> u64 {
+        self.stream
+    }
+
     /// Takes note of QUIC's current limit.
     pub(crate) fn update(&mut self, now: Instant, max_datagram: Option<usize>) {
         self.current = max_datagram

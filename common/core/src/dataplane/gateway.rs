@@ -1,7 +1,7 @@
 //! The gateway's verdicts, both directions.
 //!
-//! Every packet passes the filter of the session it comes from and of the session it goes to: a
-//! client reaches another only where the policy lets each reach the other.
+//! Every packet passes the flows of the session it comes from and of the session it goes to: a
+//! client reaches another only where the policy lets the one begin and lets the other be begun with.
 //!
 //! A gateway may have several engines. Each knows whose every address is, and of its own sessions
 //! alone what they may reach and what their paths carry. So the sender's engine asks the sender's
@@ -9,11 +9,15 @@
 //! on once is never passed on again.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
-use super::{DropReason, Verdict, quoted};
-use crate::policy::{Decision, Direction, Filter, Flow};
-use crate::wire::icmp::IcmpError;
+use super::{DropReason, Verdict};
+use crate::flow::FlowTable;
+use crate::offload::split::Segments;
+use crate::policy::{Direction, Filter};
+use crate::wire::icmp::{self, IcmpError};
 use crate::wire::ip::IpPacket;
+use crate::wire::tcp;
 
 /// What the verdicts need to know about the sessions.
 pub trait Sessions {
@@ -21,10 +25,53 @@ pub trait Sessions {
     type Key: Copy + Eq;
     /// Whose `address` is, by longest prefix.
     fn owner(&self, address: IpAddr) -> Option<Place<Self::Key>>;
-    /// What the session may reach; `None` when it is gone.
-    fn filter(&self, key: Self::Key) -> Option<&Filter>;
+    /// What judges the packets of a session; `None` when it is gone.
+    fn gate(&mut self, key: Self::Key) -> Option<Gate<'_>>;
+}
+
+/// What judges the packets of a session.
+#[derive(Debug)]
+pub struct Gate<'a> {
+    /// What the session may reach.
+    pub filter: &'a Filter,
+    /// Its flows.
+    pub flows: &'a mut FlowTable,
     /// The largest packet its path carries, in bytes.
-    fn max_packet(&self, key: Self::Key) -> usize;
+    pub max_packet: usize,
+}
+
+/// What a packet is on the wire, where a device may hand over many in one piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnWire {
+    /// How many packets.
+    pub packets: usize,
+    /// Their bytes together.
+    pub bytes: usize,
+    /// The bytes of the longest.
+    pub longest: usize,
+}
+
+impl OnWire {
+    /// A packet that stays one.
+    #[must_use]
+    pub fn single(packet: &IpPacket<'_>) -> Self {
+        let bytes = packet.bytes().len();
+        Self {
+            packets: 1,
+            bytes,
+            longest: bytes,
+        }
+    }
+}
+
+impl From<&Segments<'_>> for OnWire {
+    fn from(segments: &Segments<'_>) -> Self {
+        Self {
+            packets: segments.count(),
+            bytes: segments.total(),
+            longest: segments.longest(),
+        }
+    }
 }
 
 /// Where a session lives.
@@ -49,7 +96,8 @@ pub enum Target<K> {
 
 /// A packet that came out of the tunnel from the session `from`.
 pub fn from_peer<S: Sessions>(
-    sessions: &S,
+    sessions: &mut S,
+    now: Instant,
     from: S::Key,
     packet: &IpPacket<'_>,
 ) -> Verdict<Target<S::Key>> {
@@ -61,48 +109,62 @@ pub fn from_peer<S: Sessions>(
     if sessions.owner(source) != Some(Place::Here(from)) {
         return Verdict::Reply(IcmpError::SourcePolicy);
     }
-    let Some(filter) = sessions.filter(from) else {
+    let receiver = sessions.owner(destination);
+    let Some(gate) = sessions.gate(from) else {
         return Verdict::Drop(DropReason::SessionGone);
     };
-    if !allows(filter, Direction::FromClient, destination, packet) {
-        return Verdict::Reply(IcmpError::AdminProhibited);
-    }
-    match sessions.owner(destination) {
+    let direction = Direction::FromClient;
+    let passage = match gate.flows.judge(now, gate.filter, direction, packet) {
+        Ok(passage) => passage,
+        Err(refused) => return refused.verdict(),
+    };
+    let verdict = match receiver {
         None => Verdict::Forward(Target::Inside),
         // A packet to itself would travel for ever.
         Some(Place::Here(peer)) if peer == from => Verdict::Reply(IcmpError::NoRoute),
         Some(_) if packet.hop_limit() <= 1 => Verdict::Reply(IcmpError::HopLimitExceeded),
         Some(Place::Here(peer)) => {
-            deliver(sessions, peer, packet, packet.bytes().len()).map(Target::Peer)
+            deliver(sessions, now, peer, packet, OnWire::single(packet)).map(Target::Peer)
         }
         Some(Place::There(engine)) => Verdict::Forward(Target::Neighbour(engine)),
+    };
+    if matches!(verdict, Verdict::Forward(_))
+        && let Some(gate) = sessions.gate(from)
+    {
+        gate.flows
+            .count(passage, direction, 1, packet.bytes().len());
     }
+    verdict
 }
 
 /// A packet between two clients that the sender's engine let pass, asked about the receiver.
-pub fn from_neighbour<S: Sessions>(sessions: &S, packet: &IpPacket<'_>) -> Verdict<S::Key> {
+pub fn from_neighbour<S: Sessions>(
+    sessions: &mut S,
+    now: Instant,
+    packet: &IpPacket<'_>,
+) -> Verdict<S::Key> {
     // The sender's engine asked the same; an address that changed hands meanwhile is nobody's
     // to speak with.
     if !matches!(sessions.owner(packet.source()), Some(Place::There(_))) {
         return Verdict::Drop(DropReason::SourceNotOwned);
     }
     match sessions.owner(packet.destination()) {
-        Some(Place::Here(peer)) => deliver(sessions, peer, packet, packet.bytes().len()),
+        Some(Place::Here(peer)) => deliver(sessions, now, peer, packet, OnWire::single(packet)),
         // Moved while the packet was under way: following it could go on for ever.
         Some(Place::There(_)) => Verdict::Drop(DropReason::SessionGone),
         None => Verdict::Reply(IcmpError::NoRoute),
     }
 }
 
-/// A packet from the TUN device. The longest packet it becomes on its way, when it is cut into
-/// segments, has `longest` bytes; otherwise that is its own length.
+/// A packet from the TUN device, which is this on the wire.
 ///
 /// The queues of a TUN device know no sessions: a packet for another engine's is forwarded there,
 /// which asks this again.
 pub fn to_peer<S: Sessions>(
-    sessions: &S,
+    sessions: &mut S,
+    now: Instant,
     packet: &IpPacket<'_>,
-    longest: usize,
+    on_wire: OnWire,
 ) -> Verdict<Place<S::Key>> {
     if !is_unicast(packet.destination()) || !is_unicast(packet.source()) {
         return Verdict::Drop(DropReason::NotUnicast);
@@ -113,62 +175,50 @@ pub fn to_peer<S: Sessions>(
         return Verdict::Drop(DropReason::SourceNotOwned);
     }
     match sessions.owner(packet.destination()) {
-        Some(Place::Here(peer)) => deliver(sessions, peer, packet, longest).map(Place::Here),
+        Some(Place::Here(peer)) => deliver(sessions, now, peer, packet, on_wire).map(Place::Here),
         Some(Place::There(engine)) => Verdict::Forward(Place::There(engine)),
         None => Verdict::Reply(IcmpError::NoRoute),
     }
 }
 
+/// The packet that answers `offending`; `router` is the address a router speaks from.
+///
+/// A TCP connection that the policy forbids is not told so by ICMP, which ends none (RFC 5927 §4.1),
+/// but reset, unless it is only about to begin.
+#[must_use]
+pub fn answer(error: IcmpError, offending: &IpPacket<'_>, router: IpAddr) -> Option<Vec<u8>> {
+    let begins =
+        tcp::flags(offending).is_none_or(|flags| flags & (tcp::SYN | tcp::ACK) == tcp::SYN);
+    if error == IcmpError::AdminProhibited && !begins {
+        return tcp::reset_packet(offending);
+    }
+    icmp::error_packet(error, offending, router)
+}
+
 /// The last questions on the way to a session.
 fn deliver<S: Sessions>(
-    sessions: &S,
+    sessions: &mut S,
+    now: Instant,
     peer: S::Key,
     packet: &IpPacket<'_>,
-    longest: usize,
+    on_wire: OnWire,
 ) -> Verdict<S::Key> {
-    let Some(filter) = sessions.filter(peer) else {
+    let Some(gate) = sessions.gate(peer) else {
         return Verdict::Drop(DropReason::SessionGone);
     };
-    if !allows(filter, Direction::ToClient, packet.source(), packet)
-        && !answers_allowed(sessions, peer, filter, packet)
-    {
-        return Verdict::Reply(IcmpError::AdminProhibited);
-    }
-    let limit = sessions.max_packet(peer);
-    if longest > limit {
+    let direction = Direction::ToClient;
+    let passage = match gate.flows.judge(now, gate.filter, direction, packet) {
+        Ok(passage) => passage,
+        Err(refused) => return refused.verdict(),
+    };
+    if on_wire.longest > gate.max_packet {
         return Verdict::Reply(IcmpError::PacketTooBig {
-            mtu: u32::try_from(limit).unwrap_or(u32::MAX),
+            mtu: u32::try_from(gate.max_packet).unwrap_or(u32::MAX),
         });
     }
+    gate.flows
+        .count(passage, direction, on_wire.packets, on_wire.bytes);
     Verdict::Forward(peer)
-}
-
-/// Whether this is an ICMP error about a packet that the session sent and might send.
-fn answers_allowed<S: Sessions>(
-    sessions: &S,
-    peer: S::Key,
-    filter: &Filter,
-    packet: &IpPacket<'_>,
-) -> bool {
-    quoted::addresses(packet).is_some_and(|(source, destination)| {
-        sessions.owner(source) == Some(Place::Here(peer))
-            && allows(filter, Direction::ToClient, destination, packet)
-    })
-}
-
-fn allows(filter: &Filter, direction: Direction, inside: IpAddr, packet: &IpPacket<'_>) -> bool {
-    let port = packet.ports().map(|(source, destination)| match direction {
-        Direction::FromClient => destination,
-        Direction::ToClient => source,
-    });
-    // Without memory of flows an answer is judged as the flow that it belongs to.
-    let flow = Flow {
-        direction: Direction::FromClient,
-        inside,
-        protocol: packet.protocol(),
-        port,
-    };
-    matches!(filter.decide(&flow), Decision::Allow(_))
 }
 
 /// Whether an address may stand in a forwarded packet (RFC 1812 §5.3.7, RFC 4291 §2.5.6).

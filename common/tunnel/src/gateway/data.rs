@@ -1,8 +1,8 @@
 //! The gateway's packet path.
 //!
 //! ```text
-//! inside → outside   TUN ─ parse ─ who owns the destination? ─ policy ─ fits? ─ prefix ─ datagram
-//! outside → inside   datagram ─ prefix ─ parse ─ is the source theirs? ─ policy ─ TUN or other session
+//! inside → outside   TUN ─ parse ─ who owns the destination? ─ flows ─ fits? ─ prefix ─ datagram
+//! outside → inside   datagram ─ prefix ─ parse ─ is the source theirs? ─ flows ─ TUN or other session
 //! ```
 //!
 //! What is for a session of another engine goes to that engine, see [`super::neighbours`].
@@ -13,19 +13,18 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use adit_core::dataplane::gateway::{self as verdicts, Place, Sessions, Target};
+use adit_core::dataplane::gateway::{self as verdicts, Gate, OnWire, Place, Sessions, Target};
 use adit_core::dataplane::{DirectionCounters, DropReason, Verdict};
 use adit_core::offload::split::Segments;
 use adit_core::offload::{self, Offload};
-use adit_core::policy::Filter;
 use adit_core::table::owners::Owners;
-use adit_core::wire::icmp::{self, IcmpError};
+use adit_core::wire::icmp::IcmpError;
 use adit_core::wire::ip::{self, IpPacket};
 use adit_core::wire::{datagram, tcp};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::neighbours::ToNeighbour;
-use super::session::{Passed, Session};
+use super::session::Session;
 use super::{Gateway, InsideAddresses};
 use crate::HEADROOM;
 use crate::chunks::Chunks;
@@ -35,13 +34,7 @@ use crate::path::Ipv6;
 /// What the verdicts may ask about the sessions.
 pub(super) struct View<'a> {
     owners: &'a Owners<Place<Key>>,
-    sessions: &'a [Option<Session>],
-}
-
-impl View<'_> {
-    fn session(&self, key: Key) -> Option<&Session> {
-        self.sessions.get(key)?.as_ref()
-    }
+    sessions: &'a mut [Option<Session>],
 }
 
 impl Sessions for View<'_> {
@@ -52,18 +45,18 @@ impl Sessions for View<'_> {
         let Place::Here(key) = place else {
             return Some(place);
         };
-        let session = self.session(key)?;
+        let session = self.sessions.get(key)?.as_ref()?;
         // An IPv6 address the path cannot carry is not assigned, hence nobody's.
         (address.is_ipv4() || session.ipv6 == Ipv6::Fits).then_some(place)
     }
 
-    fn filter(&self, key: Key) -> Option<&Filter> {
-        self.session(key).map(|session| &*session.grant.filter)
-    }
-
-    fn max_packet(&self, key: Key) -> usize {
-        self.session(key)
-            .map_or(0, |session| session.mtu.largest_packet())
+    fn gate(&mut self, key: Key) -> Option<Gate<'_>> {
+        let session = self.sessions.get_mut(key)?.as_mut()?;
+        Some(Gate {
+            filter: &session.grant.filter,
+            flows: &mut session.flows,
+            max_packet: session.mtu.largest_packet(),
+        })
     }
 }
 
@@ -92,9 +85,12 @@ impl Gateway {
             self.totals.to_client.drop(DropReason::Malformed);
             return None;
         };
-        let length = packet.bytes().len();
-        let longest = segments.map_or(length, |segments| segments.longest());
-        match (verdicts::to_peer(&self.view(), &packet, longest), segments) {
+        let on_wire = segments
+            .as_ref()
+            .map_or_else(|| OnWire::single(&packet), OnWire::from);
+        self.keep_sweeping(now);
+        let verdict = verdicts::to_peer(&mut self.view(), now, &packet, on_wire);
+        match (verdict, segments) {
             (Verdict::Forward(Place::There(engine)), _) => {
                 return Some((engine, ToNeighbour::Inside(buffer, offload)));
             }
@@ -163,7 +159,7 @@ impl Gateway {
         let reply = match answer {
             // The gateway's own address would be a martian on its own TUN device: the destination
             // speaks for itself.
-            Some(error) if !held_back => icmp::error_packet(error, packet, packet.destination()),
+            Some(error) if !held_back => verdicts::answer(error, packet, packet.destination()),
             _ => None,
         };
         let session = self
@@ -241,15 +237,15 @@ impl Gateway {
             return session.counters.from_client.drop(DropReason::Malformed);
         };
         let length = bytes.len();
-        let is_syn = tcp::is_tcp_syn(&packet);
-        let flow = Passed::new(&packet, self.owners.generation());
-        if session.passed == Some(flow) && !is_syn {
+        let tables = self.owners.generation();
+        if session.follows(now, &packet, tables) {
             session.counters.from_client.forward(length);
             return self.inside.push_back(bytes);
         }
-        match verdicts::from_peer(&self.view(), key, &packet) {
+        self.keep_sweeping(now);
+        match verdicts::from_peer(&mut self.view(), now, key, &packet) {
             Verdict::Forward(Target::Inside) => {
-                let packet = if is_syn {
+                let packet = if tcp::is_tcp_syn(&packet) {
                     self.clamped(now, key, bytes)
                 } else {
                     bytes
@@ -257,7 +253,7 @@ impl Gateway {
                 self.inside.push_back(packet);
                 self.count_from(key, length, Ok(()));
                 if let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) {
-                    session.passed = Some(flow);
+                    session.went_inside(tables);
                 }
             }
             Verdict::Forward(Target::Peer(peer)) => {
@@ -325,7 +321,7 @@ impl Gateway {
     ) -> bool {
         let reply = IpPacket::parse(bytes).ok().and_then(|packet| {
             let source = own_address(self.inside_addresses, &packet);
-            icmp::error_packet(error, &packet, source)
+            verdicts::answer(error, &packet, source)
         });
         let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
             return false;
@@ -357,10 +353,10 @@ impl Gateway {
         }
     }
 
-    pub(super) fn view(&self) -> View<'_> {
+    pub(super) fn view(&mut self) -> View<'_> {
         View {
             owners: &self.owners,
-            sessions: &self.sessions,
+            sessions: &mut self.sessions,
         }
     }
 

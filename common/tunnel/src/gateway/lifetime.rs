@@ -1,13 +1,14 @@
 //! The life of a session on its engine: it arrives, follows its path, and ends.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use adit_core::admission::Grant;
 use adit_core::close::RefusalKind;
 use adit_core::dataplane::gateway::Place;
 use adit_core::session::gateway::Control;
 
-use super::{Gateway, GatewayEvent, Session};
+use super::{Gateway, GatewayEvent, Session, SessionId};
 use crate::link::Link;
 use crate::links::Key;
 use crate::path::Ipv6;
@@ -66,6 +67,45 @@ impl Gateway {
         });
     }
 
+    /// Gives a session other rights, addresses apart; false when it is over. Its flows are judged again
+    /// when their next packets come, and its client is told its routes.
+    pub fn replace_grant(&mut self, session: SessionId, grant: Grant) -> bool {
+        let Some(&key) = self.by_id.get(&session) else {
+            return false;
+        };
+        let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
+            return false;
+        };
+        // Addresses are owned, on every engine, and change with a new session only.
+        let addresses = std::mem::take(&mut session.grant.addresses);
+        session.replace_grant(Grant { addresses, ..grant });
+        let assignment = session.assignment();
+        if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
+            machine.assign(&assignment);
+        }
+        true
+    }
+
+    /// Makes sure that flows are forgotten, and their memory given back, when no packet comes.
+    pub(super) fn keep_sweeping(&mut self, now: Instant) {
+        if self.sweep.is_none() {
+            self.sweep = Some(now + SWEEP);
+        }
+    }
+
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if self.sweep.is_none_or(|due| due > now) {
+            return;
+        }
+        self.sweep = None;
+        for session in self.sessions.iter_mut().flatten() {
+            session.flows.expire(now);
+            if !session.flows.is_empty() {
+                self.sweep = Some(now + SWEEP);
+            }
+        }
+    }
+
     pub(super) fn handle_session_timeout(&mut self, now: Instant, key: Key) {
         let Some(session) = self.session(key) else {
             return;
@@ -109,3 +149,6 @@ impl Gateway {
         }
     }
 }
+
+/// How often expired flows are looked for: half as long as the shortest of them lives.
+const SWEEP: Duration = Duration::from_secs(30);

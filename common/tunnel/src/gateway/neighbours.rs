@@ -91,7 +91,8 @@ impl Gateway {
         let Ok(packet) = IpPacket::parse(buffer.get(HEADROOM..).unwrap_or_default()) else {
             return self.totals.to_client.drop(DropReason::Malformed);
         };
-        match verdicts::from_neighbour(&self.view(), &packet) {
+        self.keep_sweeping(now);
+        match verdicts::from_neighbour(&mut self.view(), now, &packet) {
             Verdict::Forward(key) => {
                 // Counted where it is sent.
                 let _ = self.relay(now, key, buffer);

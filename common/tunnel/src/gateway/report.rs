@@ -97,6 +97,7 @@ impl Gateway {
             key_exchange,
             rtt_ms: link.connection.rtt().as_secs_f64() * 1e3,
             mtu: session.mtu.largest_packet(),
+            flows: session.flows.len(),
             traffic: Traffic::from(&session.counters),
         })
     }

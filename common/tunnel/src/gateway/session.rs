@@ -1,11 +1,13 @@
-//! One admitted session: who, what it may do, and what passed.
+//! One admitted session: who, what it may do, what it does, and what passed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use adit_core::admission::Grant;
 use adit_core::dataplane::{Counters, TokenBucket};
+use adit_core::flow::{FlowTable, Handle, HashKey};
 use adit_core::identity::Identity;
+use adit_core::policy::Direction;
 use adit_core::session::Assignment;
 use adit_core::wire::ip::IpPacket;
 use ipnet::IpNet;
@@ -44,32 +46,18 @@ pub(crate) struct Session {
     pub(super) ipv6: Ipv6,
     pub(super) counters: Counters,
     pub(super) answers: TokenBucket,
+    pub(super) flows: FlowTable,
     /// The flow of the last packet that went inside.
     pub(super) passed: Option<Passed>,
 }
 
-/// A flow that was let inside. Its next packet would be judged the same, by the same tables and the
-/// same filter: whoever changes either makes the table's answers ones of the past.
+/// A flow that was let inside. The flow table knows whether its next packet may pass; that it goes
+/// inside too is good for as long as the table of owners stays the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Passed {
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: u8,
-    ports: Option<(u16, u16)>,
+    flow: Handle,
     /// The generation of the table of owners.
     tables: u64,
-}
-
-impl Passed {
-    pub(super) fn new(packet: &IpPacket<'_>, tables: u64) -> Self {
-        Self {
-            source: packet.source(),
-            destination: packet.destination(),
-            protocol: packet.protocol(),
-            ports: packet.ports(),
-            tables,
-        }
-    }
 }
 
 impl Session {
@@ -79,8 +67,8 @@ impl Session {
         id: SessionId,
         identity: Identity,
         grant: Grant,
-        stream: u64,
         mtu: InnerMtu,
+        hash: HashKey,
         epoch: &Epoch,
     ) -> Self {
         Self {
@@ -88,14 +76,36 @@ impl Session {
             deadline: epoch.instant_of(identity.not_after),
             identity,
             grant,
-            stream,
+            stream: mtu.stream(),
             since_unix: epoch.unix(now),
             ipv6: mtu.ipv6(now),
             mtu,
             counters: Counters::default(),
             answers: answer_limit(now),
+            flows: FlowTable::new(now, hash),
             passed: None,
         }
+    }
+
+    /// From now on the session may do this, and nothing else: its flows are judged again as they come.
+    pub(super) fn replace_grant(&mut self, grant: Grant) {
+        self.grant = grant;
+        self.flows.filter_changed();
+    }
+
+    /// Whether this is the next packet of the flow that went inside last, so that it goes there too.
+    pub(super) fn follows(&mut self, now: Instant, packet: &IpPacket<'_>, tables: u64) -> bool {
+        let Some(passed) = self.passed.filter(|passed| passed.tables == tables) else {
+            return false;
+        };
+        self.flows
+            .follow(now, Direction::FromClient, passed.flow, packet)
+    }
+
+    /// The packet of the client that the flow table has judged last went inside.
+    pub(super) fn went_inside(&mut self, tables: u64) {
+        let flow = self.flows.last(Direction::FromClient);
+        self.passed = flow.map(|flow| Passed { flow, tables });
     }
 
     pub(super) fn info(&self, remote: SocketAddr) -> SessionInfo {

@@ -62,7 +62,8 @@ impl Reception {
         self.next_id += 1;
         let engine = self.seats.keep(key);
         let prefixes = grant.addresses.clone();
-        let session = Session::new(now, id, identity, grant, stream, mtu, &self.epoch);
+        let hash = self.endpoints.hash_key();
+        let session = Session::new(now, id, identity, grant, mtu, hash, &self.epoch);
         if let Some(machine) = &mut link.machine {
             machine.admit(&session.assignment());
         }

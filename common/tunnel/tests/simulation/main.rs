@@ -18,6 +18,7 @@ macro_rules! with_one_engine_and_with_three {
 }
 
 mod engines;
+mod flows;
 mod house;
 mod link;
 mod lives;

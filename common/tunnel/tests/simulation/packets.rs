@@ -1,4 +1,4 @@
-//! Inner packets that can be told apart: UDP with a number in the payload.
+//! Inner packets that can be told apart: UDP with a number in the payload, and TCP segments.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -30,6 +30,28 @@ pub fn number(packet: &[u8]) -> Option<u64> {
         .try_into()
         .ok()
         .map(u64::from_be_bytes)
+}
+
+/// A TCP segment without payload; its sequence number is 7, and it acknowledges 9.
+pub fn tcp(source: (IpAddr, u16), destination: (IpAddr, u16), flags: u8) -> Vec<u8> {
+    let mut packet = match (source.0, destination.0) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => v4(source, destination, 6, 40),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => v6(source, destination, 6, 60),
+        _ => panic!("mixed families"),
+    };
+    let header = header_len(&packet);
+    packet[header..header + 2].copy_from_slice(&source.1.to_be_bytes());
+    packet[header + 2..header + 4].copy_from_slice(&destination.1.to_be_bytes());
+    (packet[header + 7], packet[header + 11]) = (7, 9);
+    (packet[header + 12], packet[header + 13]) = (5 << 4, flags);
+    packet
+}
+
+/// Flags and sequence number, if the packet is TCP.
+pub fn tcp_flags(packet: &[u8]) -> Option<(u8, u8)> {
+    let header = header_len(packet);
+    let protocol = if header == 20 { packet[9] } else { packet[6] };
+    (protocol == 6).then(|| (packet[header + 13], packet[header + 7]))
 }
 
 /// ICMP type and code, if the packet is ICMP.
