@@ -27,14 +27,12 @@ pub(super) enum Nameless {
 impl Key {
     /// The flow of a packet that goes this way, and is no later fragment.
     pub(super) fn of(packet: &IpPacket<'_>, direction: Direction) -> Result<Self, Nameless> {
-        let (protocol, ends, asker) = if ip::has_ports(packet.protocol()) {
-            (packet.protocol(), packet.ports(), None)
+        let protocol = packet.protocol();
+        let (ports, asker) = if ip::has_ports(protocol) {
+            (packet.ports().ok_or(Nameless::Short)?, None)
         } else {
-            let icmp = matches!(packet.protocol(), ip::ICMP | ip::ICMPV6);
             let (identifier, asker) = match icmp::message(packet) {
-                None if icmp && packet.transport().len() < ICMP_HEADER => {
-                    return Err(Nameless::Short);
-                }
+                None if is_cut_off(packet) => return Err(Nameless::Short),
                 // Not ICMP, or the other version's number.
                 None => (0, None),
                 Some(Message::Query(identifier)) => (identifier, Some(direction)),
@@ -43,15 +41,14 @@ impl Key {
                 Some(Message::Other) => return Err(Nameless::Single),
             };
             // Not a port: both ends have the same.
-            let ends = match direction {
+            let ports = match direction {
                 Direction::FromClient => (identifier, 0),
                 Direction::ToClient => (0, identifier),
             };
-            (packet.protocol(), Some(ends), asker)
+            (ports, asker)
         };
-        let (source_port, destination_port) = ends.ok_or(Nameless::Short)?;
-        let source = (packet.source(), source_port);
-        let destination = (packet.destination(), destination_port);
+        let source = (packet.source(), ports.0);
+        let destination = (packet.destination(), ports.1);
         Ok(match direction {
             Direction::FromClient => Self::new(protocol, source, destination, asker),
             Direction::ToClient => Self::new(protocol, destination, source, asker),
@@ -143,21 +140,15 @@ impl Part {
     /// `None` when the fixed header of the protocol is not there in full: of a fragment, the rest
     /// could be written by another one (RFC 1858).
     pub(super) fn of(packet: &IpPacket<'_>) -> Option<Self> {
-        let protocol = packet.protocol();
-        let needed = match protocol {
-            ip::TCP => tcp::TCP_HEADER,
-            _ if ip::has_ports(protocol) => UDP_HEADER,
-            _ => 0,
-        };
-        if packet.transport().len() < needed {
-            return None;
-        }
-        if let Some(flags) = tcp::flags(packet) {
-            return Some(Self::Segment(flags));
-        }
-        match icmp::message(packet) {
-            Some(Message::Answer(_)) => Some(Self::Answer),
-            _ => Some(Self::Datagram),
+        let length = packet.transport().len();
+        match packet.protocol() {
+            ip::TCP if length < tcp::TCP_HEADER => None,
+            ip::TCP => tcp::flags(packet).map(Self::Segment),
+            protocol if ip::has_ports(protocol) => (length >= UDP_HEADER).then_some(Self::Datagram),
+            _ => match icmp::message(packet) {
+                Some(Message::Answer(_)) => Some(Self::Answer),
+                _ => Some(Self::Datagram),
+            },
         }
     }
 }
@@ -190,6 +181,11 @@ impl std::fmt::Debug for HashKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("HashKey")
     }
+}
+
+/// Whether an ICMP message ends before it has said what it is.
+fn is_cut_off(packet: &IpPacket<'_>) -> bool {
+    matches!(packet.protocol(), ip::ICMP | ip::ICMPV6) && packet.transport().len() < ICMP_HEADER
 }
 
 /// The other way.
