@@ -209,8 +209,10 @@ pub fn flows(data: &[u8]) {
             assert!(!denied, "nothing outlives its permission");
             table.count(passage, direction, 1, bytes.len());
             counted += u64::from(passage != Passage::Related);
+            // Whatever passed passes again, unless it ended a connection and would begin another.
             let again = table.judge(now, &policy, direction, &packet);
-            assert!(again.is_ok(), "whatever passed passes again: {again:?}");
+            let begins = tcp::flags(&packet).is_some_and(|flags| flags & tcp::SYN != 0);
+            assert!(again.is_ok() || begins, "{again:?}");
             if let (Passage::Flow(_), Some(handle)) = (passage, table.last(direction)) {
                 counted += u64::from(table.follow(now, direction, handle, &packet));
             }
