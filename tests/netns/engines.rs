@@ -23,7 +23,7 @@ pub(crate) fn are_one_gateway(programs: &Programs) -> Result<()> {
         })?;
         let pool = r#"to = ["10.99.0.0/24", "fd00:ad17::/64"]"#;
         setup.policy(&format!(
-            "{POLICY}\n[[allow]]\nwho = [\"group:staff\"]\n{pool}\n"
+            "{POLICY}\n[[allow]]\nwho = [\"group:staff\"]\n{pool}\ndirection = \"both\"\n"
         ))
     })?;
     let names = threads(bed.gateway.process().pid())?;

@@ -196,7 +196,7 @@ pub(crate) fn clients_reach_each_other(programs: &Programs) -> Result<()> {
     let bed = Bed::with(programs, layout, |setup| {
         let pool = r#"to = ["10.99.0.0/24", "fd00:ad17::/64"]"#;
         setup.policy(&format!(
-            "{POLICY}\n[[allow]]\nwho = [\"group:staff\"]\n{pool}\n"
+            "{POLICY}\n[[allow]]\nwho = [\"group:staff\"]\n{pool}\ndirection = \"both\"\n"
         ))
     })?;
     let _alice = bed.alice(0)?;

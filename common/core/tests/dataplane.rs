@@ -662,12 +662,15 @@ const POLICY: &str = r#"
 [[allow]]
 who = ["*"]
 to = ["10.0.0.0/16", "fd00:1::/64"]
+direction = "both"
 
 [[allow]]
 who = ["alice@example.com"]
 to = ["10.20.0.0/16", "10.99.0.3/32"]
+direction = "both"
 
 [[allow]]
 who = ["site.example.com"]
 to = ["10.99.0.0/24", "10.20.0.0/16"]
+direction = "both"
 "#;

@@ -339,6 +339,7 @@ v6 = "fd00:ad17::/64"
 [[allow]]
 who = ["alice@example.com", "bob@example.com"]
 to = ["10.0.0.0/16", "fd00:1::/64", "10.99.0.0/24"]
+direction = "both"
 "#;
 /// The ends, in their order.
 const GATEWAY: usize = 0;

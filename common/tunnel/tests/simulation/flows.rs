@@ -42,7 +42,7 @@ fn regrant(world: &mut World, policy: &str) {
     };
     let filter = |policy: &str| {
         let policy = Policy::parse(policy, "policy.toml").unwrap();
-        policy.access(&identity).unwrap().filter
+        policy.access(&identity, 0).unwrap().filter
     };
     let grant = Grant {
         principal: identity.principal.clone(),
@@ -50,6 +50,7 @@ fn regrant(world: &mut World, policy: &str) {
         addresses: Vec::new(),
         routes: filter(POLICY).routes().to_vec(),
         filter: filter(policy),
+        changes_at: None,
     };
     let now = world.now;
     assert!(world.gateway().replace_grant(now, ALICE, &grant));

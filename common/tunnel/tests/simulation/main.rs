@@ -41,10 +41,12 @@ friends = ["alice@example.com", "bob@example.com"]
 [[allow]]
 who = ["group:staff"]
 to = ["10.0.0.0/16", "fd00:1::/64"]
+direction = "both"
 
 [[allow]]
 who = ["group:friends"]
 to = ["10.99.0.0/24", "fd00:ad17::/64"]
+direction = "both"
 
 [[principal]]
 name = "branch1.example.com"
@@ -57,4 +59,5 @@ networks = ["10.20.0.0/16"]
 [[allow]]
 who = ["branch1.example.com"]
 to = ["10.0.0.0/16"]
+direction = "both"
 "#;

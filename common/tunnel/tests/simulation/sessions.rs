@@ -120,7 +120,7 @@ fn a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it(engines: u8) 
     let mut world = World::new(
         &format!(
             "{POLICY}\n[[principal]]\nname = \"dave@example.com\"\naddresses = [\"10.20.5.5\"]\n\
-         [[allow]]\nwho = [\"dave@example.com\"]\nto = [\"10.0.0.0/16\"]\n"
+         [[allow]]\nwho = [\"dave@example.com\"]\nto = [\"10.0.0.0/16\"]\ndirection = \"both\"\n"
         ),
         engines,
     );
