@@ -11,8 +11,10 @@ use crate::policy::{Filter, Policy};
 use crate::range::RouteRange;
 use crate::table::leases::{LeaseEntry, Leases};
 
+pub mod diff;
+
 /// Decides who gets a session, and with what.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Admission {
     policy: Arc<Policy>,
     leases: Leases,
@@ -45,6 +47,14 @@ impl Admission {
         Self { policy, leases }
     }
 
+    /// Goes over to another policy. Leases that fit it stay; everybody who is connected should be
+    /// [judged](Self::judge) again.
+    pub fn change(&mut self, policy: Arc<Policy>, inside: &[IpAddr]) {
+        let reserved = policy.reserved().chain(inside.iter().copied());
+        self.leases.change(policy.pools(), reserved);
+        self.policy = policy;
+    }
+
     /// Takes over the leases of an earlier run.
     pub fn restore(&mut self, leases: impl IntoIterator<Item = LeaseEntry>) {
         self.leases.restore(leases);
@@ -56,18 +66,28 @@ impl Admission {
         self.leases.entries()
     }
 
-    /// What `identity` gets; `now` in seconds since 1970.
+    /// What `identity` gets, which is connected from now on; `now` in seconds since 1970.
     ///
     /// # Errors
     /// When the policy gives nothing, or no address is left.
     pub fn admit(&mut self, identity: &Identity, now: i64) -> Result<Grant, Refusal> {
+        let grant = self.judge(identity, now)?;
+        self.leases.connect(&identity.principal);
+        Ok(grant)
+    }
+
+    /// What `identity` gets; whether it is connected stays as it is.
+    ///
+    /// # Errors
+    /// When the policy gives nothing, or no address is left.
+    pub fn judge(&mut self, identity: &Identity, now: i64) -> Result<Grant, Refusal> {
         let access = self.policy.access(identity, now)?;
         let fixed = |v4: bool| access.fixed.iter().find(|ip| ip.is_ipv4() == v4).copied();
         let (mut v4, mut v6) = (fixed(true), fixed(false));
         if v4.is_none() || v6.is_none() {
             let lease = self
                 .leases
-                .lease_families(&identity.principal, v4.is_none(), v6.is_none(), now)
+                .lease(&identity.principal, v4.is_none(), v6.is_none(), now)
                 .map_err(|error| Refusal::new(RefusalKind::PoolExhausted, error.to_string()))?;
             v4 = v4.or_else(|| lease.v4.map(IpAddr::V4));
             v6 = v6.or_else(|| lease.v6.map(IpAddr::V6));

@@ -147,6 +147,8 @@ refusals! {
     Unreachable = 25, "unreachable", 504, Backoff, "the gateway cannot be reached";
     /// Rules name the identity, and none of them counts now.
     OutsideHours = 26, "outside-hours", 403, Backoff, "the policy gives this identity no access at this time";
+    /// The policy, or how certificates are read, changed while the session was open.
+    AccessWithdrawn = 27, "access-withdrawn", 403, Never, "the policy no longer gives this identity access";
 }
 
 impl RefusalKind {
@@ -155,6 +157,7 @@ impl RefusalKind {
     pub const fn hint(self) -> &'static str {
         match self {
             Self::NoAccess
+            | Self::AccessWithdrawn
             | Self::IdentityMissing
             | Self::IdentityAmbiguous
             | Self::IdentityMalformed => {

@@ -37,11 +37,13 @@ mod schedule;
 mod services;
 mod shadow;
 mod shared;
+mod summary;
 
 pub use explain::{Explanation, GroupOrigin, Miss, Question, RuleText, Upcoming, render};
 pub use filter::{Decision, Direction, Filter, Flow, RuleId};
 pub use rate::Rate;
 pub use rule::{Action, Rule};
+pub use summary::Summary;
 
 /// Who gets which addresses and may reach what.
 #[derive(Debug)]

@@ -125,6 +125,68 @@ pub fn to_prefixes(range: &RouteRange) -> Vec<IpNet> {
     }
 }
 
+/// What of `ranges` is in none of `others`, in the same order. A range for one protocol is taken away by
+/// ranges for that protocol and for every one; a range for every protocol by its like alone.
+#[must_use]
+pub fn difference(ranges: &[RouteRange], others: &[RouteRange]) -> Vec<RouteRange> {
+    let mut sorted = others.to_vec();
+    sorted.sort_by_key(|range| (range.start, range.end));
+    ranges
+        .iter()
+        .flat_map(|range| {
+            let covers = |hole: &&RouteRange| {
+                hole.start.is_ipv4() == range.start.is_ipv4()
+                    && (hole.protocol == 0 || hole.protocol == range.protocol)
+            };
+            without(range, sorted.iter().filter(covers))
+        })
+        .collect()
+}
+
+/// How many addresses a range has; of all IPv6 addresses one is not counted.
+#[must_use]
+pub fn size(range: &RouteRange) -> u128 {
+    (number(range.end) - number(range.start)).saturating_add(1)
+}
+
+/// What is left of a range; the holes are sorted by their start.
+fn without<'a>(range: &RouteRange, holes: impl Iterator<Item = &'a RouteRange>) -> Vec<RouteRange> {
+    let mut left = Vec::new();
+    let mut rest = Some(range.start);
+    for hole in holes {
+        let Some(start) = rest else { break };
+        if hole.end < start {
+            continue;
+        }
+        if hole.start > range.end {
+            break;
+        }
+        if hole.start > start {
+            let end = address(number(hole.start) - 1, start);
+            left.extend(RouteRange::new(start, end, range.protocol));
+        }
+        rest = (hole.end < range.end).then(|| address(number(hole.end) + 1, start));
+    }
+    left.extend(rest.and_then(|start| RouteRange::new(start, range.end, range.protocol)));
+    left
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).into(),
+        IpAddr::V6(v6) => v6.into(),
+    }
+}
+
+/// The address of a number, of the same family as another.
+fn address(number: u128, like: IpAddr) -> IpAddr {
+    match (like, u32::try_from(number)) {
+        (IpAddr::V4(_), Ok(number)) => Ipv4Addr::from(number).into(),
+        // Above what IPv4 has, the family is the other one.
+        _ => Ipv6Addr::from(number).into(),
+    }
+}
+
 /// Whether ranges may stand in one capsule in this order: by family, then protocol, then
 /// ascending without overlap (RFC 9484 §4.7.3).
 #[must_use]
@@ -222,7 +284,39 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_protocols_range_is_covered_by_every_protocols_but_not_the_other_way() {
+        let all = RouteRange::of("10.0.0.0/24".parse().unwrap());
+        let tcp = all.narrowed(None, Some(6)).unwrap();
+        assert!(difference(&[tcp], &[all]).is_empty());
+        assert_eq!(difference(&[all], &[tcp]), [all]);
+        assert_eq!(size(&all), 256);
+        let v6 = RouteRange::of("::/0".parse().unwrap());
+        assert_eq!(difference(&[v6], &[all]), [v6]);
+        assert!(difference(&[v6], &[v6]).is_empty());
+        assert_eq!(size(&v6), u128::MAX);
+    }
+
     proptest! {
+        #[test]
+        fn a_difference_has_exactly_the_addresses_of_the_one_and_not_the_other(
+            ones in proptest::collection::vec((0u8..=255, 0u8..=255), 0..6),
+            others in proptest::collection::vec((0u8..=255, 0u8..=255), 0..6),
+        ) {
+            // The last of all addresses is among them: what comes after it must not be asked.
+            let at = |last: u8| IpAddr::from(Ipv4Addr::new(255, 255, 255, last));
+            let ranges = |pairs: &[(u8, u8)]| -> Vec<RouteRange> {
+                pairs.iter().map(|&(a, b)| RouteRange::new(at(a.min(b)), at(a.max(b)), 0).unwrap()).collect()
+            };
+            let (ones, others) = (ranges(&ones), ranges(&others));
+            let rest = difference(&ones, &others);
+            let within = |ranges: &[RouteRange], ip| ranges.iter().any(|range| range.contains(ip));
+            for last in 0..=255 {
+                let expected = within(&ones, at(last)) && !within(&others, at(last));
+                prop_assert_eq!(within(&rest, at(last)), expected, "{}", last);
+            }
+        }
+
         #[test]
         fn prefixes_of_a_range_cover_it_and_merge_back(a: u32, b: u32) {
             let (start, end) = (a.min(b), a.max(b));

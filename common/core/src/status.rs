@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 mod text;
+mod usage;
 
 pub use text::{render_client, render_gateway};
+pub use usage::{Account, Usage};
 
 /// The gateway.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

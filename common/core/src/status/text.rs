@@ -143,7 +143,7 @@ fn refused(packets: u64) -> String {
     format!("the TUN device refused {packets} packets")
 }
 
-fn table(rows: &[Vec<String>]) -> String {
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
@@ -185,7 +185,7 @@ fn counted(count: usize, noun: &str) -> String {
 }
 
 /// Bytes with a binary unit and one digit after the point.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
         return format!("{count} B");
@@ -203,7 +203,7 @@ fn bytes(count: u64) -> String {
 }
 
 /// Seconds in the two largest units.
-fn duration(seconds: i64) -> String {
+pub(super) fn duration(seconds: i64) -> String {
     let seconds = seconds.max(0);
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     if days > 0 {

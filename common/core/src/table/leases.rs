@@ -61,14 +61,14 @@ pub struct Leases {
     reserved: BTreeSet<IpAddr>,
     holders: BTreeMap<Principal, Holder>,
     taken: BTreeMap<IpAddr, Principal>,
+    /// Whose addresses are in use: a new connection of a principal may begin before the old one ends.
+    connected: BTreeMap<Principal, u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     lease: Lease,
     last_used: i64,
-    /// A new connection of a principal may begin before the old one ends.
-    connections: u32,
 }
 
 impl Leases {
@@ -80,7 +80,19 @@ impl Leases {
             reserved: reserved.into_iter().collect(),
             holders: BTreeMap::new(),
             taken: BTreeMap::new(),
+            connected: BTreeMap::new(),
         }
+    }
+
+    /// Goes over to other pools and reservations. A lease that still fits stays, another ends, whether its
+    /// holder is connected or not.
+    pub fn change(&mut self, pools: Pools, reserved: impl IntoIterator<Item = IpAddr>) {
+        let held = self.entries();
+        self.pools = pools;
+        self.reserved = reserved.into_iter().collect();
+        self.holders.clear();
+        self.taken.clear();
+        self.restore(held);
     }
 
     /// Takes over saved leases, as far as they still fit the pools and nobody holds the address.
@@ -91,33 +103,25 @@ impl Leases {
                 v6: entry.v6.filter(|&v6| self.may_lease_v6(v6)),
             };
             if lease != Lease::default() && !self.holders.contains_key(&entry.principal) {
-                self.hold(entry.principal, lease, entry.last_used, 0);
+                self.hold(entry.principal, lease, entry.last_used);
             }
         }
     }
 
-    /// The addresses of `principal`, which is connected from now on.
-    ///
-    /// # Errors
-    /// When the IPv4 pool has no address left that is not in use.
-    pub fn lease(&mut self, principal: &Principal, now: i64) -> Result<Lease, PoolExhausted> {
-        self.lease_families(principal, true, true, now)
-    }
-
-    /// The same for the families that are asked for: who has a fixed address of one family needs
-    /// no lease of it. An address held from earlier is kept in any case.
+    /// The addresses of `principal` of the families that are asked for: who has a fixed address of one
+    /// family needs no lease of it. An address held from earlier is kept in any case.
     ///
     /// # Errors
     /// When IPv4 is asked for and its pool has no address left that is not in use.
-    pub fn lease_families(
+    pub fn lease(
         &mut self,
         principal: &Principal,
         v4: bool,
         v6: bool,
         now: i64,
     ) -> Result<Lease, PoolExhausted> {
-        let holder = self.holders.get(principal).copied();
-        let held = holder.map(|holder| holder.lease).unwrap_or_default();
+        let held = self.holders.get(principal);
+        let held = held.map(|holder| holder.lease).unwrap_or_default();
         let v4 = match (held.v4, self.pools.v4.filter(|_| v4)) {
             (Some(v4), _) => Some(v4),
             (None, None) => None,
@@ -130,16 +134,26 @@ impl Leases {
         };
         let lease = Lease { v4, v6 };
         if lease != Lease::default() {
-            let connections = holder.map_or(0, |holder| holder.connections);
-            self.hold(principal.clone(), lease, now, connections.saturating_add(1));
+            self.hold(principal.clone(), lease, now);
         }
         Ok(lease)
     }
 
+    /// One connection of `principal` begins: its addresses are in use until as many have ended.
+    pub fn connect(&mut self, principal: &Principal) {
+        let connections = self.connected.entry(principal.clone()).or_default();
+        *connections = connections.saturating_add(1);
+    }
+
     /// One connection of `principal` ended; it keeps its addresses until they are needed.
     pub fn release(&mut self, principal: &Principal, now: i64) {
+        if let Some(connections) = self.connected.get_mut(principal) {
+            *connections -= 1;
+            if *connections == 0 {
+                self.connected.remove(principal);
+            }
+        }
         if let Some(holder) = self.holders.get_mut(principal) {
-            holder.connections = holder.connections.saturating_sub(1);
             holder.last_used = now;
         }
     }
@@ -158,18 +172,11 @@ impl Leases {
             .collect()
     }
 
-    fn hold(&mut self, principal: Principal, lease: Lease, last_used: i64, connections: u32) {
+    fn hold(&mut self, principal: Principal, lease: Lease, last_used: i64) {
         for address in addresses(lease) {
             self.taken.insert(address, principal.clone());
         }
-        self.holders.insert(
-            principal,
-            Holder {
-                lease,
-                last_used,
-                connections,
-            },
-        );
+        self.holders.insert(principal, Holder { lease, last_used });
     }
 
     /// A free address, where a principal always starts to look at the same place: if the lease
@@ -189,7 +196,9 @@ impl Leases {
         let longest_away = self
             .holders
             .iter()
-            .filter(|(_, holder)| holder.connections == 0 && holder.lease.v4.is_some())
+            .filter(|(principal, holder)| {
+                !self.connected.contains_key(*principal) && holder.lease.v4.is_some()
+            })
             .min_by_key(|(_, holder)| holder.last_used)
             .map(|(principal, _)| principal.clone())
             .ok_or(PoolExhausted { pool })?;
@@ -276,6 +285,13 @@ mod tests {
         Principal::parse(name).unwrap()
     }
 
+    /// A connection begins.
+    fn come(leases: &mut Leases, who: &Principal, now: i64) -> Result<Lease, PoolExhausted> {
+        let lease = leases.lease(who, true, true, now)?;
+        leases.connect(who);
+        Ok(lease)
+    }
+
     fn pools(v4: &str) -> Pools {
         Pools {
             v4: Some(v4.parse().unwrap()),
@@ -286,18 +302,19 @@ mod tests {
     #[test]
     fn a_principal_keeps_its_addresses_over_reconnects_and_restarts() {
         let mut leases = Leases::new(pools("10.0.0.0/24"), []);
-        let first = leases.lease(&who("alice@example.com"), 1).unwrap();
+        let first = come(&mut leases, &who("alice@example.com"), 1).unwrap();
         leases.release(&who("alice@example.com"), 2);
         for n in 0..100 {
-            leases
-                .lease(&who(&format!("user{n}@example.com")), 3)
-                .unwrap();
+            come(&mut leases, &who(&format!("user{n}@example.com")), 3).unwrap();
         }
-        assert_eq!(leases.lease(&who("alice@example.com"), 4).unwrap(), first);
+        assert_eq!(
+            come(&mut leases, &who("alice@example.com"), 4).unwrap(),
+            first
+        );
         let mut restarted = Leases::new(pools("10.0.0.0/24"), []);
         restarted.restore(leases.entries());
         assert_eq!(
-            restarted.lease(&who("alice@example.com"), 5).unwrap(),
+            come(&mut restarted, &who("alice@example.com"), 5).unwrap(),
             first
         );
     }
@@ -309,8 +326,7 @@ mod tests {
         let mut given = BTreeSet::new();
         for n in 0..5 {
             given.insert(
-                leases
-                    .lease(&who(&format!("u{n}@e.com")), 1)
+                come(&mut leases, &who(&format!("u{n}@e.com")), 1)
                     .unwrap()
                     .v4
                     .unwrap(),
@@ -321,17 +337,17 @@ mod tests {
             all,
             ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
         );
-        assert!(leases.lease(&who("late@e.com"), 2).is_err());
+        assert!(come(&mut leases, &who("late@e.com"), 2).is_err());
     }
 
     #[test]
     fn a_full_pool_takes_from_the_one_away_the_longest() {
         let mut leases = Leases::new(pools("10.0.0.0/30"), []);
-        let a = leases.lease(&who("a@e.com"), 1).unwrap();
-        leases.lease(&who("b@e.com"), 1).unwrap();
+        let a = come(&mut leases, &who("a@e.com"), 1).unwrap();
+        come(&mut leases, &who("b@e.com"), 1).unwrap();
         leases.release(&who("b@e.com"), 20);
         leases.release(&who("a@e.com"), 10);
-        assert_eq!(leases.lease(&who("c@e.com"), 30).unwrap().v4, a.v4);
+        assert_eq!(come(&mut leases, &who("c@e.com"), 30).unwrap().v4, a.v4);
         assert!(
             leases
                 .entries()
@@ -343,12 +359,12 @@ mod tests {
     #[test]
     fn a_connection_that_replaces_another_keeps_the_lease_in_use() {
         let mut leases = Leases::new(pools("10.0.0.0/30"), []);
-        leases.lease(&who("a@e.com"), 1).unwrap();
-        leases.lease(&who("b@e.com"), 1).unwrap();
-        leases.lease(&who("a@e.com"), 2).unwrap();
+        come(&mut leases, &who("a@e.com"), 1).unwrap();
+        come(&mut leases, &who("b@e.com"), 1).unwrap();
+        come(&mut leases, &who("a@e.com"), 2).unwrap();
         leases.release(&who("a@e.com"), 2);
         assert!(
-            leases.lease(&who("c@e.com"), 3).is_err(),
+            come(&mut leases, &who("c@e.com"), 3).is_err(),
             "both are connected"
         );
     }
@@ -369,5 +385,31 @@ mod tests {
             entry("d@e.com", "10.0.0.255"),
         ]);
         assert_eq!(leases.entries().len(), 1);
+    }
+
+    #[test]
+    fn other_pools_end_the_leases_that_do_not_fit_and_no_others() {
+        let mut leases = Leases::new(pools("10.0.0.0/24"), []);
+        let a = come(&mut leases, &who("a@e.com"), 1).unwrap();
+        let b = come(&mut leases, &who("b@e.com"), 1).unwrap();
+        let fixed: IpAddr = a.v4.unwrap().into();
+        leases.change(pools("10.0.0.0/16"), [fixed]);
+        let again = leases.lease(&who("a@e.com"), true, true, 2).unwrap();
+        assert_ne!(again.v4, a.v4, "it is somebody else's");
+        assert_eq!(again.v6, a.v6);
+        assert_eq!(leases.lease(&who("b@e.com"), true, true, 2).unwrap(), b);
+        leases.change(Pools::default(), []);
+        assert!(leases.entries().is_empty());
+    }
+
+    #[test]
+    fn whoever_is_connected_stays_so_over_a_change_of_pools() {
+        let mut leases = Leases::new(pools("10.0.0.0/29"), []);
+        come(&mut leases, &who("a@e.com"), 1).unwrap();
+        leases.change(pools("10.1.0.0/32"), []);
+        leases.lease(&who("a@e.com"), true, true, 2).unwrap();
+        assert!(come(&mut leases, &who("b@e.com"), 3).is_err());
+        leases.release(&who("a@e.com"), 4);
+        assert!(come(&mut leases, &who("b@e.com"), 5).is_ok());
     }
 }

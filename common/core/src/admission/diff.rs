@@ -1,0 +1,331 @@
+//! What another policy means for the sessions that are open, in words and numbers.
+//!
+//! Like [`crate::status`]: plain data, made from the grants before and after, for people and for scripts. A dry
+//! run shows it, a reload logs it.
+
+use std::fmt::{self, Write as _};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Grant;
+use crate::close::Refusal;
+use crate::range::{self, RouteRange};
+
+/// What becomes of all sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Sessions that end.
+    pub ended: Vec<Ended>,
+    /// Sessions that go on with other addresses, routes or groups.
+    pub changed: Vec<Changed>,
+    /// How many go on as they are.
+    pub unchanged: usize,
+}
+
+/// A session that ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Whose it is.
+    pub principal: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A session that goes on with something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Whose it is.
+    pub principal: String,
+    /// Inner addresses and networks of a site.
+    pub addresses: Exchange,
+    /// Groups of certificate and policy.
+    pub groups: Exchange,
+    /// What it may reach.
+    pub routes: Exchange,
+    /// How many addresses come within reach.
+    pub gained: Reach,
+    /// How many addresses get out of reach.
+    pub lost: Reach,
+}
+
+/// What comes and what goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// What comes.
+    pub gained: Vec<String>,
+    /// What goes.
+    pub lost: Vec<String>,
+}
+
+/// So many addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// Of IPv4.
+    pub v4: u64,
+    /// Of IPv6; the largest number means all of them.
+    pub v6: u128,
+}
+
+impl Difference {
+    /// Adds one session: what it has, and the verdict about it.
+    pub fn add(&mut self, before: &Grant, after: Result<&Grant, &Refusal>) {
+        match after {
+            Err(refusal) => self.ended.push(Ended {
+                principal: before.principal.to_string(),
+                reason: refusal.to_string(),
+            }),
+            Ok(after) => match Changed::between(before, after) {
+                Some(changed) => self.changed.push(changed),
+                None => self.unchanged += 1,
+            },
+        }
+    }
+
+    /// Whether every session goes on as it is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ended.is_empty() && self.changed.is_empty()
+    }
+
+    /// Everything in words, a line for each fact.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = format!("{self}\n");
+        for ended in &self.ended {
+            let _ = writeln!(text, "\n{} ends: {}", ended.principal, ended.reason);
+        }
+        for changed in &self.changed {
+            let _ = writeln!(text, "\n{} changes", changed.principal);
+            let mut line = |what: &str, list: &[String], reach: Option<Reach>| {
+                if !list.is_empty() {
+                    let count = reach.map(|reach| format!(" ({reach})"));
+                    let count = count.unwrap_or_default();
+                    let _ = writeln!(text, "  {what:<18}{}{count}", list.join(", "));
+                }
+            };
+            line("gets", &changed.addresses.gained, None);
+            line("gives back", &changed.addresses.lost, None);
+            line("joins", &changed.groups.gained, None);
+            line("leaves", &changed.groups.lost, None);
+            line("reaches", &changed.routes.gained, Some(changed.gained));
+            let lost = &changed.routes.lost;
+            line("no longer reaches", lost, Some(changed.lost));
+        }
+        text
+    }
+}
+
+/// The counts, in one line.
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sessions = |count: usize, one: &str, many: &str| match count {
+            1 => format!("1 session {one}"),
+            _ => format!("{count} sessions {many}"),
+        };
+        write!(
+            f,
+            "{}, {}, {}",
+            sessions(self.ended.len(), "ends", "end"),
+            sessions(self.changed.len(), "changes", "change"),
+            sessions(self.unchanged, "stays as it is", "stay as they are"),
+        )
+    }
+}
+
+impl Changed {
+    /// `None` when nothing is different.
+    fn between(before: &Grant, after: &Grant) -> Option<Self> {
+        let gained = range::difference(&after.routes, &before.routes);
+        let lost = range::difference(&before.routes, &after.routes);
+        let changed = Self {
+            principal: after.principal.to_string(),
+            addresses: Exchange::between(&before.addresses, &after.addresses, shown_prefix),
+            groups: Exchange::between(&before.groups, &after.groups, Clone::clone),
+            gained: Reach::of(&gained),
+            lost: Reach::of(&lost),
+            routes: Exchange {
+                gained: gained.iter().map(shown_range).collect(),
+                lost: lost.iter().map(shown_range).collect(),
+            },
+        };
+        let same = [&changed.addresses, &changed.groups, &changed.routes]
+            .iter()
+            .all(|exchange| **exchange == Exchange::default());
+        (!same).then_some(changed)
+    }
+}
+
+impl Exchange {
+    fn between<T: PartialEq>(before: &[T], after: &[T], shown: impl Fn(&T) -> String) -> Self {
+        let missing = |from: &[T], other: &[T]| {
+            let missing = from.iter().filter(|item| !other.contains(item));
+            missing.map(&shown).collect()
+        };
+        Self {
+            gained: missing(after, before),
+            lost: missing(before, after),
+        }
+    }
+}
+
+impl Reach {
+    fn of(ranges: &[RouteRange]) -> Self {
+        let mut reach = Self::default();
+        for range in ranges {
+            let size = range::size(range);
+            if range.start().is_ipv4() {
+                reach.v4 = reach
+                    .v4
+                    .saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
+            } else {
+                reach.v6 = reach.v6.saturating_add(size);
+            }
+        }
+        reach
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v4 = match self.v4 {
+            0 => None,
+            1 => Some("1 IPv4 address".to_owned()),
+            count => Some(format!("{count} IPv4 addresses")),
+        };
+        let v6 = match self.v6 {
+            0 => None,
+            1 => Some("1 IPv6 address".to_owned()),
+            count if count < READABLE => Some(format!("{count} IPv6 addresses")),
+            // All of them are one more than can be counted.
+            u128::MAX => Some("2^128 IPv6 addresses".to_owned()),
+            count if count.is_power_of_two() => Some(format!("2^{} IPv6 addresses", count.ilog2())),
+            count => Some(format!("more than 2^{} IPv6 addresses", count.ilog2())),
+        };
+        let both: Vec<String> = v4.into_iter().chain(v6).collect();
+        f.write_str(&both.join(", "))
+    }
+}
+
+/// An address as such, a network with its length.
+fn shown_prefix(prefix: &IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
+    }
+}
+
+/// A range that is one prefix as that, another by its ends.
+fn shown_range(range: &RouteRange) -> String {
+    let prefixes = range::to_prefixes(range);
+    let addresses = match prefixes.as_slice() {
+        [prefix] => shown_prefix(prefix),
+        _ => format!("{}-{}", range.start(), range.end()),
+    };
+    match range.protocol() {
+        0 => addresses,
+        protocol => format!("{addresses} for protocol {protocol}"),
+    }
+}
+
+/// Numbers above are better told as a power of two.
+const READABLE: u128 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::close::RefusalKind;
+    use crate::identity::{Identity, Principal};
+    use crate::policy::Policy;
+
+    fn grant(addresses: &[&str], to: &[&str]) -> Grant {
+        let who = "alice@example.com";
+        let policy = Policy::parse(
+            &format!("[[allow]]\nwho = [\"*\"]\nto = {to:?}\n"),
+            "p.toml",
+        );
+        let identity = Identity {
+            principal: Principal::parse(who).unwrap(),
+            groups: Vec::new(),
+            authority: String::new(),
+            serial: String::new(),
+            not_before: 0,
+            not_after: 0,
+        };
+        let access = policy.unwrap().access(&identity).unwrap();
+        Grant {
+            principal: identity.principal,
+            groups: vec!["staff".to_owned()],
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            routes: access.filter.routes().to_vec(),
+            filter: Arc::clone(&access.filter),
+            changes_at: None,
+        }
+    }
+
+    #[test]
+    fn a_session_that_keeps_everything_is_only_counted() {
+        let mut difference = Difference::default();
+        let before = grant(&["10.99.0.7/32"], &["10.0.0.0/17", "10.0.128.0/17"]);
+        let after = grant(&["10.99.0.7/32"], &["10.0.0.0/16"]);
+        difference.add(&before, Ok(&after));
+        assert!(difference.is_empty());
+        assert_eq!(
+            difference.render(),
+            "0 sessions end, 0 sessions change, 1 session stays as it is\n"
+        );
+    }
+
+    #[test]
+    fn gains_and_losses_are_told_in_words_and_numbers() {
+        let mut difference = Difference::default();
+        let before = grant(&["10.99.0.7/32"], &["10.0.0.0/16", "fd00:1::/64"]);
+        let mut after = grant(
+            &["10.99.0.9/32", "10.20.0.0/16"],
+            &[
+                "10.0.0.0/24",
+                "10.0.255.255/32",
+                "fd00:1::/64",
+                "fd00:2::/63",
+            ],
+        );
+        after.groups = vec!["admins".to_owned()];
+        difference.add(&before, Ok(&after));
+        let refusal = Refusal::new(RefusalKind::AccessWithdrawn, "");
+        difference.add(&before, Err(&refusal));
+        assert_eq!(
+            difference.render(),
+            "1 session ends, 1 session changes, 0 sessions stay as they are\n\
+             \n\
+             alice@example.com ends: the policy no longer gives this identity access\n\
+             \n\
+             alice@example.com changes\n  \
+               gets              10.99.0.9, 10.20.0.0/16\n  \
+               gives back        10.99.0.7\n  \
+               joins             admins\n  \
+               leaves            staff\n  \
+               reaches           fd00:2::/63 (2^65 IPv6 addresses)\n  \
+               no longer reaches 10.0.1.0-10.0.255.254 (65279 IPv4 addresses)\n"
+        );
+    }
+
+    #[test]
+    fn the_json_form_reads_back_whatever_the_numbers() {
+        let mut difference = Difference::default();
+        difference.add(
+            &grant(&[], &["10.0.0.1/32"]),
+            Ok(&grant(&[], &["::/0", "0.0.0.0/0"])),
+        );
+        let json = serde_json::to_string(&difference).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Difference>(&json).unwrap(),
+            difference
+        );
+        assert_eq!(difference.changed[0].gained.v4, (1 << 32) - 1);
+        let text = difference.render();
+        assert!(text.contains("2^128 IPv6 addresses"), "{text}");
+    }
+}
