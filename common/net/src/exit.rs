@@ -7,8 +7,10 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a program could not do what it was asked to.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
     fault: Fault,
     message: String,
@@ -16,7 +18,8 @@ pub struct Failure {
 }
 
 /// Whose fault it is, which decides the exit status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Fault {
     /// Nobody's: the answer is no.
     No,
@@ -70,6 +73,16 @@ impl Failure {
             Fault::Input => 2,
             Fault::Environment => 3,
         })
+    }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        self.fault
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// The one sentence, without the hint.

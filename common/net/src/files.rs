@@ -63,6 +63,14 @@ pub fn create_private(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     sync_directory(path)
 }
 
+/// Opens a private file to write at its end; one that is missing is made, with the directories it is in.
+pub fn append_private(path: &Path) -> Result<File, FileError> {
+    if let Some(directory) = path.parent() {
+        create_state_directory(directory)?;
+    }
+    os::open_to_append(path, 0o600).map_err(FileError::of(path, "open"))
+}
+
 /// Removes a file; one that does not exist is removed already.
 pub fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {

@@ -76,6 +76,25 @@ impl Network {
             masquerade: Vec::new(),
         }
     }
+
+    /// What this one and `other` have, for the time in which one gives way to the other. What there can be only
+    /// one of is the other's.
+    #[must_use]
+    pub fn together_with(&self, other: &Self) -> Self {
+        fn union<T: Clone + PartialEq>(first: &[T], second: &[T]) -> Vec<T> {
+            let more = second.iter().filter(|item| !first.contains(item));
+            first.iter().chain(more).cloned().collect()
+        }
+        Self {
+            mtu: other.mtu,
+            addresses: union(&self.addresses, &other.addresses),
+            routes: union(&self.routes, &other.routes),
+            routing: other.routing,
+            unreachable: union(&self.unreachable, &other.unreachable),
+            forwarding: self.forwarding || other.forwarding,
+            masquerade: union(&self.masquerade, &other.masquerade),
+        }
+    }
 }
 
 /// Which packets the routes of a [`Network`] are for.

@@ -5,8 +5,8 @@ use std::io;
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// Stop and clean up (SIGINT, SIGTERM).
-    Stop,
+    /// Stop and clean up (SIGINT, SIGTERM); the signal's name.
+    Stop(&'static str),
     /// Read the configuration again (SIGHUP).
     Reload,
 }
@@ -37,8 +37,8 @@ impl Signals {
     /// Waits for the next one. Safe to cancel.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => Signal::Stop,
-            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
             _ = self.hangup.recv() => Signal::Reload,
         }
     }
@@ -46,10 +46,8 @@ impl Signals {
     /// Waits for a signal to stop and returns its name; SIGHUP is ignored meanwhile. Safe to cancel.
     pub async fn stop(&mut self) -> &'static str {
         loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.hangup.recv() => {}
+            if let Signal::Stop(name) = self.next().await {
+                return name;
             }
         }
     }
@@ -65,15 +63,17 @@ impl Signals {
     /// Waits for the next one. Safe to cancel.
     pub async fn next(&mut self) -> Signal {
         match tokio::signal::ctrl_c().await {
-            Ok(()) => Signal::Stop,
+            Ok(()) => Signal::Stop("Ctrl-C"),
             Err(_) => std::future::pending().await,
         }
     }
 
     /// Waits for a signal to stop and returns its name. Safe to cancel.
     pub async fn stop(&mut self) -> &'static str {
-        match self.next().await {
-            Signal::Stop | Signal::Reload => "Ctrl-C",
+        loop {
+            if let Signal::Stop(name) = self.next().await {
+                return name;
+            }
         }
     }
 }

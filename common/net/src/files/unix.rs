@@ -50,6 +50,14 @@ pub(super) fn open_or_create(path: &Path, mode: u32) -> io::Result<File> {
         .open(path)
 }
 
+pub(super) fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(mode)
+        .open(path)
+}
+
 pub(super) fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
 }

@@ -18,6 +18,10 @@ pub(super) fn create_new(path: &Path, _mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
+pub(super) fn open_to_append(path: &Path, _mode: u32) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
 pub(super) fn create_directory(path: &Path, _mode: u32) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }

@@ -111,15 +111,35 @@ impl Host {
         self.made = kept;
         let removed: Vec<Entry> = removed;
         for entry in removed.iter().rev() {
-            // A new MTU replaced the old one.
-            if !matches!(entry.change, Change::Link { .. })
+            if !is_replaced(&entry.change, &wanted)
                 && let Err(error) = self.unmake(entry, Some(index)).await
             {
                 self.made.extend(removed.iter().cloned());
                 return Err(error);
             }
         }
+        let address = |entry: &Entry| matches!(entry.change, Change::Address { .. });
+        if removed.iter().any(address) {
+            self.restore(index).await?;
+        }
         self.journal.write(&self.made)
+    }
+
+    /// Makes addresses and routes again that went with a removed address: the kernel drops its neighbours in
+    /// the same subnet, and the routes of a device without any address.
+    async fn restore(&self, index: u32) -> Result<(), HostError> {
+        for entry in &self.made {
+            let made = match &entry.change {
+                Change::Address { prefix } => self.netlink.add_address(index, *prefix).await,
+                Change::Route { table, prefix } => {
+                    self.netlink.add_route(index, *table, *prefix).await
+                }
+                _ => continue,
+            };
+            let interface = &self.interface;
+            unless_there(made).map_err(refused(format!("restore what {interface} had")))?;
+        }
+        Ok(())
     }
 
     /// Takes back everything [`apply`](Self::apply) made. Every change is tried; the first failure is returned,
@@ -391,6 +411,18 @@ impl Drop for Host {
         if let Ok(Err(error)) = undo.join() {
             tracing::error!(%error, "the changes of the host could not be undone");
         }
+    }
+}
+
+/// Whether making one of the wanted changes has taken this one back: a device has one MTU, the packet filter one
+/// table of a name.
+fn is_replaced(change: &Change, wanted: &[Change]) -> bool {
+    match change {
+        Change::Link { .. } => true,
+        Change::Masquerade { table, .. } => wanted
+            .iter()
+            .any(|other| matches!(other, Change::Masquerade { table: name, .. } if name == table)),
+        _ => false,
     }
 }
 
