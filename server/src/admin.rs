@@ -1,21 +1,27 @@
 //! The admin plane: one Unix socket, one line of JSON each way.
 //!
-//! `{"ask":"status"}` → a `GatewayStatus`. Who may ask is the socket's business: the gateway's own
-//! user and root.
+//! | question | answer |
+//! | --- | --- |
+//! | `{"ask":"status"}` | a `GatewayStatus` |
+//! | `{"ask":"usage"}` | a `Usage` |
+//! | `{"ask":"reload","dry_run":false}` | a `Report`, or the `Failure` with its hint |
+//!
+//! Who may ask is the socket's business: the gateway's own user and root.
 
 use std::path::Path;
 
-use adit_core::status::{self, GatewayStatus};
+use adit_core::status::{self, GatewayStatus, Usage};
 use adit_net::control_socket::{self, Connection};
 use adit_net::exit::Failure;
-use adit_net::files;
+use adit_net::{clock, files};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::config::ServerConfig;
-use crate::desk::Desk;
-use crate::engines::Engines;
+use crate::control::Control;
 use crate::load::LoadError;
+use crate::reload::Report;
 
 /// What can be asked.
 #[derive(Debug, Deserialize, Serialize)]
@@ -23,20 +29,24 @@ use crate::load::LoadError;
 pub enum Request {
     /// Everything `adit-server status` shows.
     Status {},
+    /// Everything `adit-server usage` shows.
+    Usage {},
+    /// Read the configuration again.
+    Reload {
+        /// Only say what would happen.
+        dry_run: bool,
+    },
 }
 
 /// Answers one request on one connection.
-pub async fn answer(mut connection: Connection, engines: &Engines, desk: &Desk, listen: &str) {
+pub async fn answer(mut connection: Connection, control: &mut Control<'_>) {
     let answered = async {
         match connection.receive().await? {
-            Request::Status {} => {
-                let mut status = engines.status().await;
-                if let (Some(status), Some(more)) = (&mut status, desk.status().await) {
-                    status.listen = listen.to_owned();
-                    status.connections += more.connections;
-                    status.total.add(&more.traffic);
-                }
-                connection.send(&status).await
+            Request::Status {} => connection.send(&control.status().await).await,
+            Request::Usage {} => connection.send(&control.usage().await).await,
+            Request::Reload { dry_run: true } => connection.send(&control.rehearse().await).await,
+            Request::Reload { dry_run: false } => {
+                connection.send(&control.reload("admin").await).await
             }
         }
     };
@@ -49,27 +59,59 @@ pub async fn answer(mut connection: Connection, engines: &Engines, desk: &Desk, 
 ///
 /// # Errors
 /// When no gateway answers.
-#[allow(clippy::print_stdout)]
 pub fn print_status(config: &Path, json: bool) -> Result<(), Failure> {
+    let status: Option<GatewayStatus> = ask(config, &Request::Status {})?;
+    let status = status.ok_or_else(stopping)?;
+    print(json, &status, status::render_gateway)
+}
+
+/// `adit-server usage`: asks the running gateway and prints the answer.
+///
+/// # Errors
+/// When no gateway answers.
+pub fn print_usage(config: &Path, json: bool) -> Result<(), Failure> {
+    let usage: Option<Usage> = ask(config, &Request::Usage {})?;
+    let usage = usage.ok_or_else(stopping)?;
+    print(json, &usage, |usage| usage.render(clock::unix_seconds()))
+}
+
+/// `adit-server reload`: asks the running gateway and prints what became of its sessions, or would.
+///
+/// # Errors
+/// When no gateway answers, or it refuses and nothing has changed.
+pub fn print_reload(config: &Path, dry_run: bool, json: bool) -> Result<(), Failure> {
+    let answer: Result<Report, Failure> = ask(config, &Request::Reload { dry_run })?;
+    print(json, &answer?, Report::render)
+}
+
+fn ask<A: DeserializeOwned>(config: &Path, request: &Request) -> Result<A, Failure> {
     let text = files::read_text(config).map_err(LoadError::from)?;
     let config = ServerConfig::parse(&text, config).map_err(LoadError::from)?;
-    let status: Option<GatewayStatus> =
-        control_socket::ask(&config.admin_socket, &Request::Status {}).map_err(|error| {
-            Failure::no(format!(
-                "no gateway answers at {}: {error}",
-                config.admin_socket.display()
-            ))
-            .with_hint(error.hint())
-        })?;
-    let Some(status) = status else {
-        return Err(Failure::no("the gateway is stopping"));
-    };
+    control_socket::ask(&config.admin_socket, request).map_err(|error| {
+        Failure::no(format!(
+            "no gateway answers at {}: {error}",
+            config.admin_socket.display()
+        ))
+        .with_hint(error.hint())
+    })
+}
+
+#[allow(clippy::print_stdout)]
+fn print<T: Serialize>(
+    json: bool,
+    answer: &T,
+    render: impl Fn(&T) -> String,
+) -> Result<(), Failure> {
     if json {
         let json =
-            serde_json::to_string_pretty(&status).map_err(|error| Failure::environment(&error))?;
+            serde_json::to_string_pretty(answer).map_err(|error| Failure::environment(&error))?;
         println!("{json}");
     } else {
-        print!("{}", status::render_gateway(&status));
+        print!("{}", render(answer));
     }
     Ok(())
+}
+
+fn stopping() -> Failure {
+    Failure::no("the gateway is stopping")
 }

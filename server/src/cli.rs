@@ -36,6 +36,27 @@ pub enum Command {
     Run(ConfigArgs),
     /// Say exactly what is wrong with the configuration, or that nothing is; changes nothing
     Check(ConfigArgs),
+    /// Make the running gateway read its configuration again; a wrong file changes nothing
+    Reload {
+        /// Which gateway
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Say what would become of the sessions, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what each principal has used, over all its sessions
+    Usage {
+        /// Which gateway
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the sessions of the running gateway
     Status {
         /// Which gateway

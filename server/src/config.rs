@@ -1,12 +1,12 @@
 //! `server.toml`: what the operator wrote, checked once, trusted afterwards.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_core::config::ConfigError;
 use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
-use adit_tunnel::SecondConnection;
+use adit_tunnel::{InsideAddresses, SecondConnection};
 use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
@@ -28,6 +28,8 @@ pub struct ServerConfig {
     pub state_directory: PathBuf,
     /// Where `status` asks.
     pub admin_socket: PathBuf,
+    /// Where what happens is written down.
+    pub audit_log: PathBuf,
     /// Who vouches for clients.
     pub authorities: Vec<AuthorityConfig>,
     /// The inside.
@@ -167,17 +169,19 @@ impl ServerConfig {
                 format!("{} is not between 0 and {MOST_ENGINES}", engines.get_ref()),
             ));
         }
+        let state_directory = raw.state_directory.as_deref();
+        let state_directory = resolve(state_directory.unwrap_or_else(|| Path::new(DEFAULT_STATE)));
         Ok(Self {
             listen: raw.listen.unwrap_or_else(default_listen),
             engines: raw.engines.map_or(0, Spanned::into_inner),
             certificate: resolve(&raw.certificate),
             key: resolve(&raw.key),
             policy: resolve(&raw.policy),
-            state_directory: resolve(
-                raw.state_directory
-                    .as_deref()
-                    .unwrap_or_else(|| Path::new(DEFAULT_STATE)),
-            ),
+            audit_log: match raw.audit_log {
+                Some(path) => resolve(&path),
+                None => state_directory.join(AUDIT_LOG),
+            },
+            state_directory,
             admin_socket: resolve(
                 raw.admin_socket
                     .as_deref()
@@ -210,8 +214,15 @@ impl ServerConfig {
     }
 
     /// The gateway's own inner addresses.
-    pub fn inside_addresses(&self) -> Vec<IpAddr> {
-        self.inside.addresses.iter().map(IpNet::addr).collect()
+    pub fn inside_addresses(&self) -> InsideAddresses {
+        let mut inside = InsideAddresses::default();
+        for address in &self.inside.addresses {
+            match address {
+                IpNet::V4(net) => inside.v4 = Some(net.addr()),
+                IpNet::V6(net) => inside.v6 = Some(net.addr()),
+            }
+        }
+        inside
     }
 }
 
@@ -225,6 +236,7 @@ struct Raw {
     policy: PathBuf,
     state_directory: Option<PathBuf>,
     admin_socket: Option<PathBuf>,
+    audit_log: Option<PathBuf>,
     #[serde(default)]
     authority: Vec<RawAuthority>,
     inside: RawInside,
@@ -289,6 +301,8 @@ fn yes() -> bool {
 
 /// systemd's StateDirectory= of the unit in `config/systemd`.
 const DEFAULT_STATE: &str = "/var/lib/adit";
+/// In the state directory, which is private and there.
+const AUDIT_LOG: &str = "audit.jsonl";
 /// systemd's RuntimeDirectory= of the unit in `config/systemd`.
 const DEFAULT_SOCKET: &str = "/run/adit/server.sock";
 /// Longer than any client's keep-alive, short enough that a vanished laptop frees its session.
@@ -332,6 +346,16 @@ mod tests {
         let with_defaults = ServerConfig::parse(&shown, path).unwrap();
         let plain = ServerConfig::parse(EXAMPLE, path).unwrap();
         assert_eq!(format!("{with_defaults:?}"), format!("{plain:?}"));
+    }
+
+    #[test]
+    fn the_audit_log_is_in_the_state_directory_unless_it_is_named() {
+        let path = Path::new("/etc/adit/server.toml");
+        let config = ServerConfig::parse(EXAMPLE, path).unwrap();
+        assert_eq!(config.audit_log, Path::new("/var/lib/adit/audit.jsonl"));
+        let text = EXAMPLE.replace("# audit_log = \"/var/lib", "audit_log = \"/var/log");
+        let config = ServerConfig::parse(&text, path).unwrap();
+        assert_eq!(config.audit_log, Path::new("/var/log/adit/audit.jsonl"));
     }
 
     #[test]

@@ -15,10 +15,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use adit_core::admission::diff::Difference;
 use adit_core::status::Traffic;
 use adit_core::table::leases::LeaseEntry;
 use adit_net::udp::{Transmit, UdpSender};
-use adit_tunnel::{GatewayEvent, Reception, ToReception};
+use adit_tunnel::{GatewayEvent, Reception, Renewal, ToReception};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::engines::Engines;
@@ -29,6 +30,8 @@ enum Note {
     Engine(ToReception),
     Leases(oneshot::Sender<Vec<LeaseEntry>>),
     Status(oneshot::Sender<DeskStatus>),
+    Rehearse(Box<Renewal>, oneshot::Sender<Difference>),
+    Reload(Box<Renewal>, oneshot::Sender<Difference>),
     Shutdown,
 }
 
@@ -94,6 +97,22 @@ impl Desk {
     pub async fn status(&self) -> Option<DeskStatus> {
         let (reply, answer) = oneshot::channel();
         self.notes.send(Note::Status(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// What [`Self::reload`] would do to the sessions; nothing is done.
+    pub async fn rehearse(&self, renewal: Renewal) -> Option<Difference> {
+        let (reply, answer) = oneshot::channel();
+        let note = Note::Rehearse(Box::new(renewal), reply);
+        self.notes.send(note).ok()?;
+        answer.await.ok()
+    }
+
+    /// Goes over to something else; answers when the engines have been told what their sessions have now.
+    pub async fn reload(&self, renewal: Renewal) -> Option<Difference> {
+        let (reply, answer) = oneshot::channel();
+        let note = Note::Reload(Box::new(renewal), reply);
+        self.notes.send(note).ok()?;
         answer.await.ok()
     }
 
@@ -193,6 +212,14 @@ impl Thread {
                     traffic: Traffic::from(self.reception.counters()),
                 };
                 drop(reply.send(status));
+            }
+            Note::Rehearse(renewal, reply) => {
+                drop(reply.send(self.reception.rehearse(now, &renewal)));
+            }
+            Note::Reload(renewal, reply) => {
+                let difference = self.reception.reload(now, *renewal);
+                self.drain(now);
+                drop(reply.send(difference));
             }
             Note::Shutdown => return false,
         }

@@ -17,7 +17,7 @@ use adit_core::status::GatewayStatus;
 use adit_net::data_loop::DataLoop;
 use adit_net::poll::{Poller, Waker};
 use adit_net::tun::Tun;
-use adit_net::udp::Udp;
+use adit_net::udp::{Udp, UdpSender};
 use adit_tunnel::{Gateway, GatewayEvent, ToNeighbour};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -85,6 +85,18 @@ pub fn prepare(
         });
     }
     Ok((Engines { ways }, threads))
+}
+
+/// A way to send through the first engine's socket.
+///
+/// # Errors
+/// When the system has no more descriptors.
+pub fn sender(threads: &[Prepared]) -> io::Result<UdpSender> {
+    let first = threads.first();
+    first
+        .ok_or_else(|| io::Error::other("there is no engine"))?
+        .udp
+        .sender()
 }
 
 /// Starts the threads; each tells `ended` how it ended.

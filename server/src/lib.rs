@@ -2,18 +2,23 @@
 //!
 //! Nothing here judges a packet or a peer; that is `adit-core`'s. The packet threads ([`engines`])
 //! run [`pipeline`], handshakes and policy run beside them in [`desk`]; everything else is the
-//! control plane, which may wait.
+//! [`control`] plane, which may wait.
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod accounting;
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod desk;
 pub mod engines;
 pub mod init;
 pub mod load;
+pub mod network;
 pub mod pipeline;
+pub mod reload;
 pub mod run;
 pub mod state;
 
@@ -33,6 +38,12 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Run(args) => run::run(&args.config),
         Command::Check(args) => check(&args.config),
         Command::Status { config, json } => admin::print_status(&config.config, json),
+        Command::Usage { config, json } => admin::print_usage(&config.config, json),
+        Command::Reload {
+            config,
+            dry_run,
+            json,
+        } => admin::print_reload(&config.config, dry_run, json),
     }
 }
 
@@ -43,6 +54,29 @@ fn check(path: &std::path::Path) -> Result<(), Failure> {
     for warning in loaded.policy.warnings() {
         println!("warning: {warning}");
     }
+    let names: Vec<&str> = loaded
+        .config
+        .authorities
+        .iter()
+        .map(|authority| authority.rule.name.as_str())
+        .collect();
+    let routed = loaded.policy.routed_prefixes();
     println!("{}: ok", path.display());
+    println!(
+        "{}: {}",
+        loaded.config.policy.display(),
+        loaded.policy.summary()
+    );
+    println!("clients are vouched for by {}", names.join(", "));
+    println!(
+        "{} leads to {}",
+        loaded.config.inside.interface,
+        if routed.is_empty() {
+            "nobody".to_owned()
+        } else {
+            let routed: Vec<String> = routed.iter().map(ToString::to_string).collect();
+            routed.join(", ")
+        }
+    );
     Ok(())
 }

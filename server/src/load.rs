@@ -90,6 +90,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let policy = Policy::parse(&policy_text, &config.policy.display().to_string())?;
     if let Some(own) = config
         .inside_addresses()
+        .all()
         .into_iter()
         .find(|own| policy.reserved().any(|fixed| fixed == *own))
     {

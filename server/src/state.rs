@@ -1,10 +1,11 @@
-//! What a gateway must remember over a restart: its keys and its leases.
+//! What a gateway must remember over a restart: its keys, its leases and its accounts.
 //!
-//! The keys let it reset the sessions it forgot, the leases let everybody keep the address. Both
+//! The keys let it reset the sessions it forgot, the leases let everybody keep the address. All
 //! are replaced whole or not at all.
 
 use std::path::{Path, PathBuf};
 
+use adit_core::status::Usage;
 use adit_core::table::leases::LeaseEntry;
 use adit_net::files::{self, FileError};
 use aws_lc_rs::rand;
@@ -101,9 +102,36 @@ impl State {
         Ok(())
     }
 
+    /// The accounts of the last run; none on the first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn usage(&self) -> Result<Usage, StateError> {
+        let path = self.usage_path();
+        match files::read(&path) {
+            Ok(bytes) => parse(&path, &bytes),
+            Err(error) if error.is_missing() => Ok(Usage::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces the saved accounts.
+    ///
+    /// # Errors
+    /// When they cannot be written; the old ones stay.
+    pub fn save_usage(&self, usage: &Usage) -> Result<(), StateError> {
+        let path = self.usage_path();
+        files::write_private(&path, &render(&path, usage)?)?;
+        Ok(())
+    }
+
     /// The directory, for the journal of host changes.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    fn usage_path(&self) -> PathBuf {
+        self.directory.join("usage.json")
     }
 
     fn leases_path(&self) -> PathBuf {

@@ -9,9 +9,10 @@
 //! Time comes in as an argument and never runs backwards.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use adit_core::admission::diff::Difference;
 use adit_core::close::{Refusal, RefusalKind};
 use adit_core::dataplane::gateway::Place;
 use adit_core::dataplane::{Counters, TokenBucket};
@@ -43,12 +44,22 @@ pub(crate) use session::Session;
 pub use session::{SessionId, SessionInfo};
 
 /// The gateway's own addresses inside, the source of ICMP answers to clients.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InsideAddresses {
     /// IPv4, if the tunnel carries it.
     pub v4: Option<Ipv4Addr>,
     /// IPv6, if the tunnel carries it.
     pub v6: Option<Ipv6Addr>,
+}
+
+impl InsideAddresses {
+    /// Both, as far as there are.
+    #[must_use]
+    pub fn all(&self) -> Vec<IpAddr> {
+        let v4 = self.v4.map(IpAddr::V4);
+        let v6 = self.v6.map(IpAddr::V6);
+        v4.into_iter().chain(v6).collect()
+    }
 }
 
 /// Everything a gateway engine is made of.
@@ -77,13 +88,17 @@ pub enum GatewayEvent {
         /// Why.
         refusal: Refusal,
     },
-    /// A session ended; its counters are final.
+    /// A session ended.
     Closed {
         /// Which.
         session: SessionInfo,
+        /// What passed in all its time.
+        counters: Box<Counters>,
         /// Why, in words.
         reason: String,
     },
+    /// The time has come when the policy says something else.
+    Regranted(Box<Difference>),
     /// The lease table changed and should be saved.
     LeasesChanged,
 }
@@ -167,6 +182,10 @@ impl Gateway {
                     self.end(now, key, kind);
                 }
             }
+            ToEngine::Regrant(regrant) => {
+                self.regrant(regrant.session, regrant.identity, regrant.grant);
+            }
+            ToEngine::Inside(addresses) => self.inside_addresses = addresses,
             // It came too late for a link that has come and gone.
             ToEngine::Datagram(datagram) => drop(self.links.handle_udp(now, datagram)),
             ToEngine::Neighbour { prefixes, engine } => {

@@ -37,7 +37,9 @@ pub use gateway::{
 };
 pub use links::Datagram;
 pub use quinn_proto::{EcnCodepoint, Transmit};
-pub use reception::{Arrival, Reception, ReceptionConfig, SecondConnection, ToEngine, ToReception};
+pub use reception::{
+    Arrival, Reception, ReceptionConfig, Regrant, Renewal, SecondConnection, ToEngine, ToReception,
+};
 pub use transport::{EngineKeys, Limits, MIN_UDP_PAYLOAD};
 
 /// Spare bytes in front of every packet from inside, room for any HTTP datagram prefix: a quarter

@@ -17,20 +17,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_core::admission::Admission;
+use adit_core::admission::{Admission, Grant};
 use adit_core::close::RefusalKind;
 use adit_core::dataplane::{Counters, DropReason};
-use adit_core::identity::Principal;
-use adit_core::session::gateway::{Control, GatewayControlConfig, GatewayEvent as Report};
+use adit_core::identity::{Identity, Principal};
+use adit_core::session::gateway::{Control, GatewayControlConfig, GatewayEvent as Report, Scope};
 use adit_core::table::leases::LeaseEntry;
 use adit_core::wire::datagram;
 use ipnet::IpNet;
 use quinn_proto::{ConnectionId, DatagramEvent, Endpoint, ServerConfig, Transmit};
+use rustls::pki_types::CertificateDer;
 
 use crate::cid;
 use crate::endpoints::Endpoints;
 use crate::epoch::Epoch;
-use crate::gateway::{Census, GatewayEvent, Session, SessionId};
+use crate::gateway::{Census, GatewayEvent, InsideAddresses, Session, SessionId};
 use crate::linger::Lingering;
 use crate::link::{Link, Notice};
 use crate::links::{Datagram, Key, Links};
@@ -38,9 +39,13 @@ use crate::tls::{Authorities, QuicServer};
 use crate::transport::{EngineKeys, Limits, transport_config};
 
 mod admit;
+mod renewal;
 mod seats;
+mod timetable;
 
+pub use renewal::Renewal;
 use seats::Seats;
+use timetable::Timetable;
 
 /// What to do when a principal that has a session opens another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +90,10 @@ pub enum ToEngine {
         /// Why.
         kind: RefusalKind,
     },
+    /// A session goes on with something else.
+    Regrant(Box<Regrant>),
+    /// The gateway's own inner addresses are others.
+    Inside(InsideAddresses),
     /// A datagram of a link that has arrived meanwhile.
     Datagram(Datagram),
     /// Another engine has a session with these prefixes.
@@ -118,6 +127,13 @@ pub enum ToReception {
     },
 }
 
+/// What a session has from now on.
+pub struct Regrant {
+    pub(crate) session: SessionId,
+    pub(crate) identity: Identity,
+    pub(crate) grant: Grant,
+}
+
 /// An admitted session with its link.
 pub struct Arrival {
     pub(crate) link: Link<Control>,
@@ -139,6 +155,12 @@ pub struct Reception {
     epoch: Epoch,
     next_id: u64,
     sessions: BTreeMap<Principal, Seated>,
+    /// Whose session has a prefix, as the engines were told last.
+    prefixes: BTreeMap<IpNet, SessionId>,
+    /// When which session must be judged again without a reload.
+    timetable: Timetable,
+    /// Links whose certificate was accepted by authorities that have been replaced since.
+    unproven: BTreeSet<Key>,
     seats: Seats,
     /// Links still in their handshake, to be counted against a flood.
     handshakes: BTreeSet<Key>,
@@ -150,20 +172,25 @@ pub struct Reception {
     counters: Counters,
 }
 
-/// A session that an engine has.
+/// A session that an engine has, with what it takes to judge it again.
 struct Seated {
     id: SessionId,
     engine: u8,
-    prefixes: Vec<IpNet>,
+    identity: Identity,
+    /// The client's certificates, leaf first.
+    chain: Vec<CertificateDer<'static>>,
+    /// What the client limited its request to.
+    scope: Scope,
+    grant: Grant,
+    /// Whether its engine was told to end it.
+    dismissed: bool,
 }
 
 impl Reception {
     /// A front desk that has seen nobody yet.
     #[must_use]
     pub fn new(config: ReceptionConfig) -> Self {
-        let mut server = ServerConfig::with_crypto(config.tls);
-        server.transport_config(transport_config(&config.limits));
-        let server = Arc::new(server);
+        let server = server_config(config.tls, &config.limits);
         let mut endpoints = Endpoints::new(&config.keys, &config.limits);
         let (door, _) = endpoints.endpoint(0, Some(Arc::clone(&server)));
         Self {
@@ -179,6 +206,9 @@ impl Reception {
             epoch: config.epoch,
             next_id: 1,
             sessions: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
+            timetable: Timetable::default(),
+            unproven: BTreeSet::new(),
             seats: Seats::new(config.engines),
             handshakes: BTreeSet::new(),
             lingering: Lingering::default(),
@@ -217,6 +247,7 @@ impl Reception {
         self.lingering
             .handle_timeout(now, &mut self.links, |_| false);
         self.departed.forget(now);
+        self.regrant(now);
         let mut notices = Vec::new();
         while let Some(key) = self.links.poll_service(now, &self.control, &mut notices) {
             for notice in notices.drain(..) {
@@ -225,6 +256,7 @@ impl Reception {
             self.drop_packets(now, key);
             if self.links.get(key).is_none() {
                 self.handshakes.remove(&key);
+                self.unproven.remove(&key);
                 self.seats.give_up(key);
             }
         }
@@ -252,6 +284,7 @@ impl Reception {
             self.links.poll_timeout(),
             self.lingering.poll_timeout(),
             self.departed.poll_timeout(),
+            self.timetable.next(),
         ]
         .into_iter()
         .flatten()
@@ -280,7 +313,7 @@ impl Reception {
             connections: self.links.len(),
             sessions: self.sessions.len(),
             handshakes: self.handshakes.len(),
-            prefixes: 0,
+            prefixes: self.prefixes.len(),
         }
     }
 
@@ -374,15 +407,10 @@ impl Reception {
         }
     }
 
-    /// Tells everybody that a session with these prefixes is on `engine`, but for that engine itself.
+    /// Tells everybody that a session is on its engine with its prefixes, but for that engine itself.
     fn seat(&mut self, principal: Principal, seated: Seated) {
-        for neighbour in self.seats.engines().filter(|&other| other != seated.engine) {
-            let message = ToEngine::Neighbour {
-                prefixes: seated.prefixes.clone(),
-                engine: seated.engine,
-            };
-            self.messages.push_back((neighbour, message));
-        }
+        self.claim(seated.id, seated.engine, &seated.grant.addresses);
+        self.schedule(&principal, &seated.grant);
         self.sessions.insert(principal, seated);
     }
 
@@ -390,14 +418,38 @@ impl Reception {
     /// that the end of the old one never takes what belongs to the new.
     fn unseat(&mut self, principal: &Principal) -> Option<Seated> {
         let seated = self.sessions.remove(principal)?;
-        for neighbour in self.seats.engines().filter(|&other| other != seated.engine) {
-            let message = ToEngine::NeighbourGone {
-                prefixes: seated.prefixes.clone(),
-                engine: seated.engine,
-            };
+        self.timetable.remove(principal);
+        self.renounce(seated.id, seated.engine, &seated.grant.addresses);
+        Some(seated)
+    }
+
+    /// These prefixes are the session's from now on, whosever they were.
+    fn claim(&mut self, session: SessionId, engine: u8, prefixes: &[IpNet]) {
+        for prefix in prefixes {
+            self.prefixes.insert(*prefix, session);
+        }
+        for neighbour in self.seats.engines().filter(|&other| other != engine) {
+            let prefixes = prefixes.to_vec();
+            let message = ToEngine::Neighbour { prefixes, engine };
             self.messages.push_back((neighbour, message));
         }
-        Some(seated)
+    }
+
+    /// These prefixes are the session's no more; what is another's meanwhile stays that one's.
+    fn renounce(&mut self, session: SessionId, engine: u8, prefixes: &[IpNet]) {
+        let mut own = prefixes.to_vec();
+        own.retain(|prefix| self.prefixes.get(prefix) == Some(&session));
+        if own.is_empty() {
+            return;
+        }
+        for prefix in &own {
+            self.prefixes.remove(prefix);
+        }
+        for neighbour in self.seats.engines().filter(|&other| other != engine) {
+            let prefixes = own.clone();
+            let message = ToEngine::NeighbourGone { prefixes, engine };
+            self.messages.push_back((neighbour, message));
+        }
     }
 
     fn handle_notice(&mut self, now: Instant, key: Key, notice: Notice<Report>) {
@@ -418,6 +470,12 @@ impl Reception {
             }
         }
     }
+}
+
+fn server_config(tls: Arc<QuicServer>, limits: &Limits) -> Arc<ServerConfig> {
+    let mut server = ServerConfig::with_crypto(tls);
+    server.transport_config(transport_config(limits));
+    Arc::new(server)
 }
 
 /// Connection ids of links that left for an engine not long ago: their datagrams may still come here.

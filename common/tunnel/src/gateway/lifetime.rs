@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use adit_core::admission::Grant;
 use adit_core::close::RefusalKind;
 use adit_core::dataplane::gateway::Place;
+use adit_core::identity::Identity;
 use adit_core::session::gateway::Control;
 
 use super::{Gateway, GatewayEvent, Session, SessionId};
@@ -33,6 +34,34 @@ impl Gateway {
         self.sessions[key] = Some(session);
     }
 
+    /// Gives a session what it has from now on, and tells its client what of that is new (RFC 9484 §4.7).
+    pub(super) fn regrant(&mut self, session: SessionId, identity: Identity, grant: Grant) {
+        let Some(&key) = self.by_id.get(&session) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
+            return;
+        };
+        session.identity = identity;
+        let before = std::mem::replace(&mut session.grant, grant);
+        for prefix in &session.grant.addresses {
+            if !before.addresses.contains(prefix) {
+                self.owners.insert(*prefix, Place::Here(key));
+            }
+        }
+        for prefix in &before.addresses {
+            if !session.grant.addresses.contains(prefix) {
+                self.owners.remove(prefix, Place::Here(key));
+            }
+        }
+        // Also where no address moved: the filter is another.
+        self.owners.invalidate();
+        let assignment = session.assignment();
+        if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
+            machine.assign(&assignment);
+        }
+    }
+
     /// Ends a link with its session, telling both ends why.
     pub(super) fn end(&mut self, now: Instant, key: Key, kind: RefusalKind) {
         self.forget_session(key, kind.text());
@@ -58,6 +87,7 @@ impl Gateway {
         );
         self.events.push_back(GatewayEvent::Closed {
             session: session.info(remote),
+            counters: Box::new(session.counters),
             reason: reason.to_owned(),
         });
         self.messages.push_back(ToReception::Ended {

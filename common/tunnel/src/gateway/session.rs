@@ -26,10 +26,14 @@ pub struct SessionInfo {
     pub id: SessionId,
     /// Whose it is.
     pub identity: Identity,
+    /// Groups of certificate and policy.
+    pub groups: Vec<String>,
     /// Inner addresses and site networks.
     pub addresses: Vec<IpNet>,
     /// The outer address of the client.
     pub remote: SocketAddr,
+    /// When it opened, in seconds since 1970.
+    pub since: i64,
 }
 
 /// What an engine knows of an admitted client, its link apart.
@@ -112,8 +116,10 @@ impl Session {
         SessionInfo {
             id: self.id,
             identity: self.identity.clone(),
+            groups: self.grant.groups.clone(),
             addresses: self.grant.addresses.clone(),
             remote,
+            since: self.since_unix,
         }
     }
 

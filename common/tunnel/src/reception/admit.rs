@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use adit_core::admission::Grant;
 use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::Principal;
 use adit_core::session::gateway::Scope;
@@ -26,9 +27,16 @@ impl Reception {
             return;
         };
         let chain = link.peer_chain();
-        let identity = match self.authorities.identify(&chain, self.epoch.unix_time(now)) {
+        let unix = self.epoch.unix_time(now);
+        let identity = if self.unproven.contains(&key) {
+            self.authorities.vouch(&chain, unix)
+        } else {
+            let identity = self.authorities.identify(&chain, unix);
+            identity.map_err(Refusal::from)
+        };
+        let identity = match identity {
             Ok(identity) => identity,
-            Err(error) => return self.refuse(now, key, None, error.into()),
+            Err(refusal) => return self.refuse(now, key, None, refusal),
         };
         let principal = identity.principal.clone();
         if self.sessions.contains_key(&principal)
@@ -41,12 +49,7 @@ impl Reception {
             Ok(grant) => grant,
             Err(refusal) => return self.refuse(now, key, Some(principal), refusal),
         };
-        // The client may want less than it could have (RFC 9484 §4.6).
-        grant.routes = grant
-            .routes
-            .iter()
-            .filter_map(|range| range.narrowed(scope.target, scope.protocol))
-            .collect();
+        narrow(&mut grant, &scope);
         let Some(mut link) = self.links.take(key) else {
             return;
         };
@@ -61,24 +64,29 @@ impl Reception {
         let id = SessionId(self.next_id);
         self.next_id += 1;
         let engine = self.seats.keep(key);
-        let prefixes = grant.addresses.clone();
+        let seated = Seated {
+            id,
+            engine,
+            identity: identity.clone(),
+            chain,
+            scope,
+            grant: grant.clone(),
+            dismissed: false,
+        };
         let hash = self.endpoints.hash_key();
         let session = Session::new(now, id, identity, grant, mtu, hash, &self.epoch);
         if let Some(machine) = &mut link.machine {
             machine.admit(&session.assignment());
         }
         if let Some(old) = self.unseat(&principal) {
+            // Its end is not the principal's: it is connected once, by the new one.
+            self.admission.release(&principal, self.epoch.unix(now));
             let message = ToEngine::Dismissal {
                 session: old.id,
                 kind: RefusalKind::Replaced,
             };
             self.messages.push_back((old.engine, message));
         }
-        let seated = Seated {
-            id,
-            engine,
-            prefixes,
-        };
         self.seat(principal, seated);
         self.departed.add(now, link.ids(), engine);
         let arrival = ToEngine::Arrival(Box::new(Arrival { link, session }));
@@ -117,6 +125,15 @@ impl Reception {
             }
         }
     }
+}
+
+/// The client may want less than it could have (RFC 9484 §4.6).
+pub(super) fn narrow(grant: &mut Grant, scope: &Scope) {
+    grant.routes = grant
+        .routes
+        .iter()
+        .filter_map(|range| range.narrowed(scope.target, scope.protocol))
+        .collect();
 }
 
 /// What a client must be able to take: the packet every IPv4 host takes (RFC 791 §3.2) with the

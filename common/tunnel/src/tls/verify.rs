@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::{self, AuthorityRule, Identity, Purpose};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -25,6 +26,7 @@ use super::TlsError;
 #[derive(Clone)]
 pub struct Authority {
     rule: AuthorityRule,
+    anchors: Vec<CertificateDer<'static>>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
@@ -46,12 +48,16 @@ impl Authority {
         anchors: Vec<CertificateDer<'static>>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let roots = root_store(&rule.name, anchors)?;
+        let roots = root_store(&rule.name, anchors.clone())?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
                 .map_err(|error| TlsError::Verifier(error.to_string()))?;
-        Ok(Self { rule, verifier })
+        Ok(Self {
+            rule,
+            anchors,
+            verifier,
+        })
     }
 }
 
@@ -89,18 +95,59 @@ impl Authorities {
             return Err(identity::IdentityError::Unreadable);
         };
         let authority = match self.authorities.as_slice() {
-            [only] => Some(only),
-            several => several.iter().find(|authority| {
-                authority
-                    .verifier
-                    .verify_client_cert(leaf, intermediates, now)
-                    .is_ok()
-            }),
-        };
-        let Some(authority) = authority else {
-            return Err(identity::IdentityError::Unreadable);
+            [only] => only,
+            _ => self
+                .voucher(leaf, intermediates, now)
+                .map_err(|_| identity::IdentityError::Unreadable)?,
         };
         identity::extract(leaf, &authority.rule)
+    }
+
+    /// The identity behind a chain that other authorities accepted: nothing of that counts here.
+    ///
+    /// # Errors
+    /// When no authority vouches for the chain, or the names in the certificate are not usable.
+    pub fn vouch(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Identity, Refusal> {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Err(Refusal::new(RefusalKind::CertificateRequired, ""));
+        };
+        let authority = self.voucher(leaf, intermediates, now).map_err(refusal)?;
+        Ok(identity::extract(leaf, &authority.rule)?)
+    }
+
+    /// Whether these are the same authorities, read by the same rules: then all they said stands.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let parts = |authority: &Authority| (authority.rule.clone(), authority.anchors.clone());
+        self.authorities
+            .iter()
+            .map(parts)
+            .eq(other.authorities.iter().map(parts))
+    }
+
+    /// The first authority that accepts the chain.
+    fn voucher(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<&Authority, Error> {
+        let mut refusal = None;
+        for authority in &self.authorities {
+            match authority
+                .verifier
+                .verify_client_cert(leaf, intermediates, now)
+            {
+                Ok(_) => return Ok(authority),
+                // "Unknown issuer" only says that this authority is not the one: any other
+                // reason comes from the authority that knows the certificate.
+                Err(error) if refusal.is_none() || !is_unknown_issuer(&error) => {
+                    refusal = Some(error);
+                }
+                Err(_) => {}
+            }
+        }
+        Err(refusal.unwrap_or(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
     }
 }
 
@@ -115,25 +162,9 @@ impl ClientCertVerifier for Authorities {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let mut refusal = None;
-        for authority in &self.authorities {
-            match authority
-                .verifier
-                .verify_client_cert(end_entity, intermediates, now)
-            {
-                Ok(verified) => {
-                    require_purpose(end_entity, Purpose::ClientAuth)?;
-                    return Ok(verified);
-                }
-                // "Unknown issuer" only says that this authority is not the one: any other
-                // reason comes from the authority that knows the certificate.
-                Err(error) if refusal.is_none() || !is_unknown_issuer(&error) => {
-                    refusal = Some(error);
-                }
-                Err(_) => {}
-            }
-        }
-        Err(refusal.unwrap_or(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
+        self.voucher(end_entity, intermediates, now)?;
+        require_purpose(end_entity, Purpose::ClientAuth)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -259,6 +290,27 @@ fn require_purpose(leaf: &CertificateDer<'_>, purpose: Purpose) -> Result<(), Er
         Ok(false) => Err(Error::InvalidCertificate(CertificateError::InvalidPurpose)),
         Err(_) => Err(Error::InvalidCertificate(CertificateError::BadEncoding)),
     }
+}
+
+/// The row of the table of refusals for a chain that nobody vouches for.
+fn refusal(error: Error) -> Refusal {
+    let kind = match &error {
+        Error::InvalidCertificate(error) => match error {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                RefusalKind::UnknownAuthority
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                RefusalKind::CertificateExpired
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                RefusalKind::CertificateNotYetValid
+            }
+            CertificateError::Revoked => RefusalKind::CertificateRevoked,
+            _ => RefusalKind::BadCertificate,
+        },
+        _ => RefusalKind::BadCertificate,
+    };
+    Refusal::new(kind, error.to_string())
 }
 
 fn is_unknown_issuer(error: &Error) -> bool {

@@ -25,6 +25,8 @@ mod lives;
 mod mtu;
 mod packets;
 mod pki;
+mod reload;
+mod reloads;
 mod sessions;
 mod world;
 

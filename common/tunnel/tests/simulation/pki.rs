@@ -16,6 +16,7 @@ use super::world::START;
 /// An authority, shared by all worlds of the process.
 #[derive(Clone, Copy)]
 pub struct Pki {
+    name: &'static str,
     issuer: &'static CertifiedIssuer<'static, KeyPair>,
 }
 
@@ -24,6 +25,7 @@ impl Pki {
     pub fn shared() -> Self {
         static ISSUER: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
         Self {
+            name: "example",
             issuer: ISSUER.get_or_init(|| authority("Example")),
         }
     }
@@ -32,6 +34,7 @@ impl Pki {
     pub fn stranger() -> Self {
         static ISSUER: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
         Self {
+            name: "stranger",
             issuer: ISSUER.get_or_init(|| authority("Stranger")),
         }
     }
@@ -42,7 +45,7 @@ impl Pki {
 
     pub fn rule(self) -> AuthorityRule {
         AuthorityRule {
-            name: "example".to_owned(),
+            name: self.name.to_owned(),
             principal: vec![PrincipalSource::Email, PrincipalSource::Dns],
             groups: GroupSource::Ou,
         }

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_core::admission::Admission;
+use adit_core::admission::diff::Difference;
 use adit_core::policy::Policy;
 use adit_tunnel::tls::{self, Algorithms, Authorities, Authority, Credentials, GatewayVerifier};
 use adit_tunnel::{
     Client, ClientConfig, ClientEvent, Datagram, EngineKeys, Epoch, GatewayConfig, GatewayEvent,
-    HEADROOM, InsideAddresses, Limits, Offload, ReceptionConfig, SecondConnection,
+    HEADROOM, InsideAddresses, Limits, Offload, ReceptionConfig, Renewal, SecondConnection,
 };
 use bytes::BytesMut;
 use rustls::pki_types::UnixTime;
@@ -42,6 +43,10 @@ pub struct World {
     pub clients: Vec<Host>,
     policy: Arc<Policy>,
     pki: Pki,
+    /// Who vouches for clients.
+    pub authorities: Vec<Pki>,
+    /// Who issued the gateway's certificate.
+    pub issuer: Pki,
     second_connection: SecondConnection,
     engines: u8,
     deliveries: BinaryHeap<Reverse<Delivery>>,
@@ -99,6 +104,8 @@ impl World {
             clients: Vec::new(),
             policy: Arc::new(Policy::parse(policy, "policy.toml").unwrap()),
             pki: Pki::shared(),
+            authorities: vec![Pki::shared()],
+            issuer: Pki::shared(),
             second_connection,
             engines,
             deliveries: BinaryHeap::new(),
@@ -111,47 +118,74 @@ impl World {
 
     fn start_gateway(&mut self, leases: Vec<adit_core::table::leases::LeaseEntry>) {
         self.incarnation += 1;
-        let algorithms = Algorithms::for_this_cpu();
-        let provider = Arc::new(algorithms.provider());
-        let authority =
-            Authority::new(self.pki.rule(), vec![self.pki.anchor()], &provider).unwrap();
-        let authorities = Arc::new(Authorities::new(vec![authority]));
-        let tls = tls::gateway_config(
-            algorithms,
-            self.pki.gateway(),
-            &authorities,
-            Arc::new(Calendar),
-        )
-        .unwrap();
-        let inside: [IpAddr; 2] = [
-            "10.99.0.1".parse().unwrap(),
-            "fd00:ad17::1".parse().unwrap(),
-        ];
-        let mut admission = Admission::new(Arc::clone(&self.policy), &inside);
+        let Renewal {
+            tls,
+            authorities,
+            policy,
+            inside,
+            limits,
+            tunnel_mtu,
+            second_connection,
+        } = self.renewal();
+        let mut admission = Admission::new(policy, &inside.all());
         admission.restore(leases);
         let reception = ReceptionConfig {
             keys: keys(0, self.incarnation),
-            limits: limits(None),
+            limits,
             engines: self.engines,
             tls,
             authorities,
             admission,
-            tunnel_mtu: 1400,
-            second_connection: self.second_connection,
+            tunnel_mtu,
+            second_connection,
             epoch: self.epoch,
         };
         let engine = |engine| GatewayConfig {
             engine,
             engines: self.engines,
-            inside: InsideAddresses {
-                v4: Some("10.99.0.1".parse().unwrap()),
-                v6: Some("fd00:ad17::1".parse().unwrap()),
-            },
+            inside,
             epoch: self.epoch,
         };
         let engines = (0..self.engines).map(engine).collect();
         let seed = self.incarnation.into();
         self.gateway = Some(House::new(reception, engines, seed));
+    }
+
+    /// What the gateway is made of at present.
+    pub fn renewal(&self) -> Renewal {
+        let algorithms = Algorithms::for_this_cpu();
+        let provider = Arc::new(algorithms.provider());
+        let authority =
+            |pki: &Pki| Authority::new(pki.rule(), vec![pki.anchor()], &provider).unwrap();
+        let authorities = Arc::new(Authorities::new(
+            self.authorities.iter().map(authority).collect(),
+        ));
+        let credentials = self.issuer.gateway();
+        let tls = tls::gateway_config(algorithms, credentials, &authorities, Arc::new(Calendar));
+        Renewal {
+            tls: tls.unwrap(),
+            authorities,
+            policy: Arc::clone(&self.policy),
+            inside: InsideAddresses {
+                v4: Some("10.99.0.1".parse().unwrap()),
+                v6: Some("fd00:ad17::1".parse().unwrap()),
+            },
+            limits: limits(None),
+            tunnel_mtu: 1400,
+            second_connection: self.second_connection,
+        }
+    }
+
+    /// The gateway goes over to another policy.
+    // Not asked by the test that counts allocations, which shares this file.
+    #[allow(dead_code)]
+    pub fn reload(&mut self, policy: &str) -> Difference {
+        self.policy = Arc::new(Policy::parse(policy, "policy.toml").unwrap());
+        let (now, renewal) = (self.now, self.renewal());
+        let rehearsed = self.gateway().rehearse(now, &renewal);
+        let difference = self.gateway().reload(now, renewal);
+        assert_eq!(rehearsed, difference, "a dry run tells the truth");
+        difference
     }
 
     /// Adds a client with a certificate for `principal`; it starts to dial.
@@ -166,10 +200,21 @@ impl World {
         conditions: Conditions,
         seed: u64,
     ) -> usize {
+        self.add_client_trusting(self.pki, credentials, conditions, seed)
+    }
+
+    /// A client that believes another authority about the gateway.
+    pub fn add_client_trusting(
+        &mut self,
+        trusted: Pki,
+        credentials: Credentials,
+        conditions: Conditions,
+        seed: u64,
+    ) -> usize {
         let index = self.clients.len();
         let algorithms = Algorithms::for_this_cpu();
         let provider = Arc::new(algorithms.provider());
-        let verifier = GatewayVerifier::new(vec![self.pki.anchor()], &provider).unwrap();
+        let verifier = GatewayVerifier::new(vec![trusted.anchor()], &provider).unwrap();
         let tls =
             tls::client_config(algorithms, credentials, verifier, Arc::new(Calendar)).unwrap();
         let engine = Client::new(

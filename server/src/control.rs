@@ -1,0 +1,254 @@
+//! The control plane: events are written down, questions answered, signals obeyed. It may wait; packets do not.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use adit_core::close::Refusal;
+use adit_core::dataplane::TokenBucket;
+use adit_core::identity::Principal;
+use adit_core::status::{GatewayStatus, Traffic, Usage};
+use adit_core::table::leases::LeaseEntry;
+use adit_net::host::Host;
+use adit_net::signals::{Signal, Signals};
+use adit_net::{clock, control_socket};
+use adit_tunnel::{GatewayEvent, SessionInfo};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tracing::{info, warn};
+
+use crate::accounting::Accounting;
+use crate::admin;
+use crate::audit::{self, Audit, Event};
+use crate::desk::Desk;
+use crate::engines::Engines;
+use crate::load::Loaded;
+use crate::network::Machine;
+use crate::state::State;
+
+/// What the control plane knows and holds.
+pub struct Control<'a> {
+    /// The configuration file.
+    pub path: &'a Path,
+    /// What it and the files it names said when they were read last.
+    pub loaded: Loaded,
+    /// The machine.
+    pub machine: Machine,
+    /// The gateway's part of the host.
+    pub host: &'a mut Host,
+    /// What survives a restart.
+    pub state: &'a State,
+    /// The packet threads.
+    pub engines: Engines,
+    /// The front desk.
+    pub desk: Desk,
+    /// The audit log.
+    pub audit: Audit,
+    /// The accounts.
+    pub accounting: Accounting,
+    /// The leases as they were saved last.
+    pub leases: Vec<LeaseEntry>,
+    /// What may be told of refusals.
+    pub refusals: RefusalLog,
+}
+
+impl Control<'_> {
+    /// Serves until a signal says stop, or until `ended` resolves, whose result is returned.
+    pub async fn serve<T>(
+        &mut self,
+        admin: &control_socket::Listener,
+        signals: &mut Signals,
+        events: &mut UnboundedReceiver<GatewayEvent>,
+        ended: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut minute = tokio::time::interval(SAVE_EVERY);
+        let mut ended = std::pin::pin!(ended);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.handle_events(event, events).await,
+                    None => return None,
+                },
+                request = admin.accept() => match request {
+                    Ok(connection) => admin::answer(connection, self).await,
+                    Err(error) => warn!(%error, "an admin connection failed"),
+                },
+                signal = signals.next() => match signal {
+                    // Its outcome is in the log; nobody waits for an answer.
+                    Signal::Reload => drop(self.reload("signal").await),
+                    Signal::Stop(signal) => {
+                        info!(signal, "stopping");
+                        return None;
+                    }
+                },
+                _ = minute.tick() => {
+                    if let Some(status) = self.engines.status().await {
+                        self.accounting.save(self.state, &status);
+                    }
+                }
+                result = &mut ended => return Some(result),
+            }
+        }
+    }
+
+    /// Writes down how everything ended, after the engines have.
+    pub fn finish(&mut self, events: &mut UnboundedReceiver<GatewayEvent>) {
+        while let Ok(event) = events.try_recv() {
+            self.handle_event(event);
+        }
+        self.accounting.save(self.state, &GatewayStatus::default());
+        self.audit.write(&Event::Stop);
+    }
+
+    /// Everything `status` shows; `None` when an engine has ended.
+    pub async fn status(&self) -> Option<GatewayStatus> {
+        let mut status = self.engines.status().await?;
+        status.listen = self.loaded.config.listen.to_string();
+        if let Some(more) = self.desk.status().await {
+            status.connections += more.connections;
+            status.total.add(&more.traffic);
+        }
+        Some(status)
+    }
+
+    /// Everything `usage` shows; `None` when an engine has ended.
+    pub async fn usage(&self) -> Option<Usage> {
+        let status = self.engines.status().await?;
+        Some(self.accounting.total(&status))
+    }
+
+    /// Writes down what happened, and saves the leases once for everything that waits.
+    async fn handle_events(
+        &mut self,
+        first: GatewayEvent,
+        more: &mut UnboundedReceiver<GatewayEvent>,
+    ) {
+        let mut leases_changed = false;
+        let mut next = Some(first);
+        while let Some(event) = next {
+            leases_changed |= matches!(event, GatewayEvent::LeasesChanged);
+            self.handle_event(event);
+            next = more.try_recv().ok();
+        }
+        if leases_changed && let Some(leases) = self.desk.leases().await {
+            self.audit.write_leases(&self.leases, &leases);
+            if let Err(error) = self.state.save_leases(&leases) {
+                warn!(%error, "the leases were not saved; a restart may change addresses");
+            }
+            self.leases = leases;
+        }
+    }
+
+    fn handle_event(&mut self, event: GatewayEvent) {
+        match event {
+            GatewayEvent::Opened(session) => self.opened(&session),
+            GatewayEvent::Refused {
+                remote,
+                principal,
+                refusal,
+            } => self.refused(remote, principal.as_ref(), &refusal),
+            GatewayEvent::Closed {
+                session,
+                counters,
+                reason,
+            } => self.closed(&session, &Traffic::from(&*counters), &reason),
+            GatewayEvent::Regranted(difference) => {
+                info!("the policy says something else now: {difference}");
+                let sessions = &difference;
+                self.audit.write(&Event::Regrant { sessions });
+            }
+            GatewayEvent::LeasesChanged => {}
+        }
+    }
+
+    fn opened(&mut self, session: &SessionInfo) {
+        info!(
+            principal = %session.identity.principal,
+            serial = session.identity.serial,
+            addresses = ?session.addresses,
+            remote = %session.remote,
+            "session opened"
+        );
+        self.accounting.open_session(session);
+        self.audit.write(&Event::Connect {
+            session: audit::Session::from(session),
+            groups: &session.groups,
+        });
+    }
+
+    fn closed(&mut self, session: &SessionInfo, traffic: &Traffic, reason: &str) {
+        info!(
+            principal = %session.identity.principal,
+            remote = %session.remote,
+            reason,
+            "session closed"
+        );
+        self.accounting.close_session(session, traffic);
+        self.audit.write(&Event::Disconnect {
+            session: audit::Session::from(session),
+            reason,
+            seconds: (clock::unix_seconds() - session.since).max(0),
+            traffic,
+        });
+    }
+
+    fn refused(&mut self, remote: SocketAddr, principal: Option<&Principal>, refusal: &Refusal) {
+        let Some(suppressed) = self.refusals.take(Instant::now()) else {
+            return;
+        };
+        let principal = principal.map(Principal::as_str);
+        warn!(%remote, principal, reason = %refusal, suppressed, "connection refused");
+        self.audit.write(&Event::Refuse {
+            remote,
+            principal,
+            kind: refusal.kind.name(),
+            reason: refusal.to_string(),
+            suppressed,
+        });
+    }
+}
+
+/// Refusals that are told: all of them in ordinary times, a sample of a flood.
+pub struct RefusalLog {
+    allowance: TokenBucket,
+    suppressed: u64,
+}
+
+impl RefusalLog {
+    /// Nothing has been told yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            allowance: TokenBucket::new(now, REFUSALS_PER_SECOND, REFUSAL_BURST),
+            suppressed: 0,
+        }
+    }
+
+    /// How many have not been told since the last one; `None` when this one is not told either.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if self.allowance.take(now) {
+            return Some(std::mem::take(&mut self.suppressed));
+        }
+        self.suppressed += 1;
+        None
+    }
+}
+
+/// Strangers must not be able to fill the disk.
+const REFUSALS_PER_SECOND: u32 = 5;
+const REFUSAL_BURST: u32 = 50;
+/// What a gateway that is killed forgets of its accounts.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_told_in_part_with_the_number_of_the_rest() {
+        let start = Instant::now();
+        let mut log = RefusalLog::new(start);
+        let told = (0..1000).filter(|_| log.take(start).is_some()).count();
+        assert_eq!(told, 50);
+        assert_eq!(log.take(start + Duration::from_secs(1)), Some(950));
+        assert_eq!(log.take(start + Duration::from_secs(1)), Some(0));
+    }
+}

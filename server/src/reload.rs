@@ -1,0 +1,282 @@
+//! Reading everything again while packets pass: all of it counts at once, or nothing does.
+//!
+//! ```text
+//! files ─ load ─ nothing that needs a restart? ─ host has both ─ desk judges all sessions ─ host has the new
+//! ```
+//!
+//! A wrong file is an error with its line, and the gateway goes on as before. What the host needs is added before
+//! the sessions hear of it and taken away afterwards, so that what stays permitted is never without a route.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use adit_core::admission::diff::Difference;
+use adit_net::exit::Failure;
+use adit_net::host::HostError;
+use adit_tunnel::Renewal;
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use crate::audit::Event;
+use crate::config::ServerConfig;
+use crate::control::Control;
+use crate::load::{self, LoadError, Loaded};
+use crate::network::Machine;
+
+/// What a reload did, or would do.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Report {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// What is odd about the new policy, though usable.
+    pub warnings: Vec<String>,
+    /// What becomes of the sessions.
+    pub sessions: Difference,
+}
+
+/// Why nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// A file is wrong.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Something changed that a running gateway cannot follow.
+    #[error("{}: needs a restart: {changes}", path.display())]
+    Restart {
+        /// The configuration file.
+        path: PathBuf,
+        /// Each with its old and its new value.
+        changes: String,
+    },
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] adit_net::files::FileError),
+    /// The front desk has ended.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+impl From<ReloadError> for Failure {
+    fn from(error: ReloadError) -> Self {
+        match error {
+            ReloadError::Load(error) => error.into(),
+            ReloadError::Restart { .. } => Self::input(&error).with_hint(Some(
+                "restart the gateway, or put the old value back; nothing has changed",
+            )),
+            ReloadError::Host(error) => {
+                let hint = error.hint();
+                Self::environment(&error).with_hint(hint)
+            }
+            ReloadError::Audit(error) => {
+                let hint = error.hint();
+                Self::environment(&error).with_hint(hint)
+            }
+            ReloadError::Stopping => Self::no(error.to_string()),
+        }
+    }
+}
+
+impl Report {
+    /// In words and numbers.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
+        let done = if self.dry_run {
+            "dry run, nothing has changed: "
+        } else {
+            "reloaded: "
+        };
+        text.push_str(done);
+        text.push_str(&self.sessions.render());
+        text
+    }
+}
+
+impl Control<'_> {
+    /// Reads everything again and goes over to it; `by` names who asked.
+    ///
+    /// # Errors
+    /// When something is wrong; nothing has changed then.
+    pub async fn reload(&mut self, by: &'static str) -> Result<Report, Failure> {
+        let result = self.go_over().await.map_err(Failure::from);
+        match &result {
+            Ok(report) => {
+                for warning in &report.warnings {
+                    warn!("{warning}");
+                }
+                info!(by, "reloaded: {}", report.sessions);
+                for ended in &report.sessions.ended {
+                    info!(
+                        principal = ended.principal,
+                        reason = ended.reason,
+                        "ends by the reload"
+                    );
+                }
+                for changed in &report.sessions.changed {
+                    info!(
+                        principal = changed.principal,
+                        addresses = ?changed.addresses,
+                        groups = ?changed.groups,
+                        routes = ?changed.routes,
+                        "changes by the reload"
+                    );
+                }
+            }
+            Err(failure) => {
+                error!(
+                    by,
+                    error = failure.message(),
+                    hint = failure.hint(),
+                    "not reloaded, nothing has changed"
+                );
+            }
+        }
+        let error = result.as_ref().err().map(Failure::message);
+        self.audit.write(&Event::Reload {
+            by,
+            error,
+            sessions: result.as_ref().ok().map(|report| &report.sessions),
+        });
+        result
+    }
+
+    /// What a reload would do.
+    ///
+    /// # Errors
+    /// When a reload would fail.
+    pub async fn rehearse(&self) -> Result<Report, Failure> {
+        let loaded = self.load()?;
+        let renewal = renewal(&self.machine, &loaded);
+        let sessions = self.desk.rehearse(renewal).await;
+        let sessions = sessions.ok_or(ReloadError::Stopping)?;
+        Ok(report(true, &loaded, sessions))
+    }
+
+    async fn go_over(&mut self) -> Result<Report, ReloadError> {
+        // First, and whatever comes of the rest: the old file may have been moved away to be archived.
+        self.audit.reopen(&self.loaded.config.audit_log)?;
+        let loaded = self.load()?;
+        let before = self.machine.network(&self.loaded);
+        let after = self.machine.network(&loaded);
+        if let Err(error) = self.host.apply(&before.together_with(&after)).await {
+            self.follow(&before).await;
+            return Err(error.into());
+        }
+        if let Err(error) = self.audit.reopen(&loaded.config.audit_log) {
+            self.follow(&before).await;
+            return Err(error.into());
+        }
+        let renewal = renewal(&self.machine, &loaded);
+        let sessions = self.desk.reload(renewal).await;
+        let sessions = sessions.ok_or(ReloadError::Stopping)?;
+        self.follow(&after).await;
+        let report = report(false, &loaded, sessions);
+        self.loaded = loaded;
+        Ok(report)
+    }
+
+    fn load(&self) -> Result<Loaded, ReloadError> {
+        let loaded = load::load(self.path)?;
+        let cores = self.machine.cores;
+        match needs_restart(&self.loaded.config, &loaded.config, cores) {
+            Some(changes) => Err(ReloadError::Restart {
+                path: self.path.to_owned(),
+                changes,
+            }),
+            None => Ok(loaded),
+        }
+    }
+
+    /// Takes away what the host needs no more. What stays in its way is not worth an end of the gateway.
+    async fn follow(&mut self, network: &adit_net::host::Network) {
+        if let Err(error) = self.host.apply(network).await {
+            warn!(%error, "the host did not follow; the next reload or the end tries again");
+        }
+    }
+}
+
+/// What the front desk needs of a configuration.
+pub fn renewal(machine: &Machine, loaded: &Loaded) -> Renewal {
+    Renewal {
+        tls: loaded.tls.clone(),
+        authorities: loaded.authorities.clone(),
+        policy: loaded.policy.clone(),
+        inside: loaded.config.inside_addresses(),
+        limits: machine.limits(&loaded.config),
+        tunnel_mtu: machine.tunnel_mtu(&loaded.config),
+        second_connection: loaded.config.second_connection,
+    }
+}
+
+fn report(dry_run: bool, loaded: &Loaded, sessions: Difference) -> Report {
+    let warnings = loaded.policy.warnings().iter();
+    Report {
+        dry_run,
+        warnings: warnings.map(ToString::to_string).collect(),
+        sessions,
+    }
+}
+
+/// What of the difference needs a restart, in words: sockets, devices and threads are made once.
+fn needs_restart(running: &ServerConfig, wanted: &ServerConfig, cores: usize) -> Option<String> {
+    let path = |path: &Path| path.display().to_string();
+    let values = |config: &ServerConfig| {
+        [
+            ("listen", config.listen.to_string()),
+            ("engines", config.engines_on(cores).to_string()),
+            ("inside.interface", config.inside.interface.clone()),
+            ("state_directory", path(&config.state_directory)),
+            ("admin_socket", path(&config.admin_socket)),
+        ]
+    };
+    let pairs = values(running).into_iter().zip(values(wanted));
+    let changes: Vec<String> = pairs
+        .filter(|((_, is), (_, would_be))| is != would_be)
+        .map(|((key, is), (_, would_be))| format!("{key} is {is} and would be {would_be}"))
+        .collect();
+    (!changes.is_empty()).then(|| changes.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../config/server.toml");
+
+    fn config(change: (&str, &str)) -> ServerConfig {
+        let text = EXAMPLE.replace(change.0, change.1);
+        ServerConfig::parse(&text, Path::new("/etc/adit/server.toml")).unwrap()
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_with_both_values_and_the_rest_does_not() {
+        let running = config(("", ""));
+        let needs = |change, cores| needs_restart(&running, &config(change), cores);
+        assert_eq!(
+            needs(("[::]:443", "[::]:444"), 4).as_deref(),
+            Some("listen is [::]:443 and would be [::]:444")
+        );
+        assert_eq!(
+            needs(("# engines = 0", "engines = 3"), 4).as_deref(),
+            Some("engines is 4 and would be 3")
+        );
+        assert_eq!(needs(("# engines = 0", "engines = 4"), 4), None);
+        assert!(needs(("adit0", "adit1"), 4).is_some());
+        assert!(needs(("/var/lib/adit\"", "/var/lib/other\""), 4).is_some());
+        assert!(needs(("server.sock", "other.sock"), 4).is_some());
+        for change in [
+            ("# masquerade = false", "masquerade = true"),
+            ("# idle_timeout_s = 60", "idle_timeout_s = 30"),
+            ("10.99.0.1/24", "10.99.0.2/24"),
+            ("policy.toml", "other.toml"),
+            ("ca/ca.pem", "other.pem"),
+        ] {
+            assert_eq!(needs(change, 4), None, "{change:?}");
+        }
+    }
+}
