@@ -60,6 +60,9 @@ pub enum LoadError {
 impl LoadError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::File(error) if error.is_missing() => Some(
+                "server.toml names its files, relative to itself; `adit-server init` makes them all".into(),
+            ),
             Self::File(error) => error.hint(),
             Self::Config(error) => error.hint().map(str::to_owned),
             Self::Pem { what, .. } => Some(format!(

@@ -11,7 +11,9 @@ mod leftovers;
 mod mtu;
 mod path;
 mod quickstart;
+mod records;
 mod recovery;
+mod reload;
 mod second;
 mod site;
 mod tunnel;
@@ -122,6 +124,39 @@ const TESTS: &[(&str, Test)] = &[
         "a_long_interruption_is_survived",
         recovery::a_long_interruption,
     ),
+    (
+        "a_grant_counts_at_once_and_a_withdrawal_within_a_second",
+        reload::a_grant_and_a_withdrawal,
+    ),
+    (
+        "a_wrong_file_changes_nothing_and_is_named",
+        reload::a_wrong_file_changes_nothing,
+    ),
+    (
+        "sighup_reads_everything_again",
+        reload::sighup_reads_everything_again,
+    ),
+    (
+        "the_gateways_certificate_is_replaced_without_a_restart",
+        reload::the_certificate_is_replaced,
+    ),
+    (
+        "sessions_of_a_removed_authority_end_with_the_reason",
+        reload::an_authority_is_removed,
+    ),
+    (
+        "addresses_move_and_the_host_follows",
+        reload::addresses_move_and_the_host_follows,
+    ),
+    (
+        "a_dry_run_tells_and_changes_nothing",
+        reload::a_dry_run_changes_nothing,
+    ),
+    (
+        "what_happened_stands_in_the_audit_log",
+        records::the_audit_log,
+    ),
+    ("what_was_used_is_kept_over_restarts", records::the_accounts),
     ("an_outer_path_of_1280_carries_a_file", mtu::path_1280),
     ("an_outer_path_of_1400_carries_a_file", mtu::path_1400),
     ("an_outer_path_of_1500_carries_a_file", mtu::path_1500),

@@ -13,20 +13,19 @@
 //! Contract: after any number of `handle_*` calls, call [`Reception::handle_timeout`] once and then
 //! drain `poll_transmit`, `poll_message` and `poll_event`; sleep until `poll_timeout` or input.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use adit_core::admission::{Admission, Grant};
 use adit_core::close::RefusalKind;
 use adit_core::dataplane::{Counters, DropReason};
 use adit_core::identity::{Identity, Principal};
-use adit_core::session::gateway::{Control, GatewayControlConfig, GatewayEvent as Report, Scope};
+use adit_core::session::gateway::{Control, GatewayControlConfig, GatewayEvent as Report};
 use adit_core::table::leases::LeaseEntry;
 use adit_core::wire::datagram;
 use ipnet::IpNet;
 use quinn_proto::{ConnectionId, DatagramEvent, Endpoint, ServerConfig, Transmit};
-use rustls::pki_types::CertificateDer;
 
 use crate::cid;
 use crate::endpoints::Endpoints;
@@ -39,11 +38,15 @@ use crate::tls::{Authorities, QuicServer};
 use crate::transport::{EngineKeys, Limits, transport_config};
 
 mod admit;
+mod departed;
 mod renewal;
+mod seated;
 mod seats;
 mod timetable;
 
+use departed::Departed;
 pub use renewal::Renewal;
+use seated::Seated;
 use seats::Seats;
 use timetable::Timetable;
 
@@ -170,20 +173,6 @@ pub struct Reception {
     events: VecDeque<GatewayEvent>,
     /// Packets of whoever has no session yet.
     counters: Counters,
-}
-
-/// A session that an engine has, with what it takes to judge it again.
-struct Seated {
-    id: SessionId,
-    engine: u8,
-    identity: Identity,
-    /// The client's certificates, leaf first.
-    chain: Vec<CertificateDer<'static>>,
-    /// What the client limited its request to.
-    scope: Scope,
-    grant: Grant,
-    /// Whether its engine was told to end it.
-    dismissed: bool,
 }
 
 impl Reception {
@@ -407,51 +396,6 @@ impl Reception {
         }
     }
 
-    /// Tells everybody that a session is on its engine with its prefixes, but for that engine itself.
-    fn seat(&mut self, principal: Principal, seated: Seated) {
-        self.claim(seated.id, seated.engine, &seated.grant.addresses);
-        self.schedule(&principal, &seated.grant);
-        self.sessions.insert(principal, seated);
-    }
-
-    /// Takes back what [`Self::seat`] told. A session that replaces another is told of only afterwards, so
-    /// that the end of the old one never takes what belongs to the new.
-    fn unseat(&mut self, principal: &Principal) -> Option<Seated> {
-        let seated = self.sessions.remove(principal)?;
-        self.timetable.remove(principal);
-        self.renounce(seated.id, seated.engine, &seated.grant.addresses);
-        Some(seated)
-    }
-
-    /// These prefixes are the session's from now on, whosever they were.
-    fn claim(&mut self, session: SessionId, engine: u8, prefixes: &[IpNet]) {
-        for prefix in prefixes {
-            self.prefixes.insert(*prefix, session);
-        }
-        for neighbour in self.seats.engines().filter(|&other| other != engine) {
-            let prefixes = prefixes.to_vec();
-            let message = ToEngine::Neighbour { prefixes, engine };
-            self.messages.push_back((neighbour, message));
-        }
-    }
-
-    /// These prefixes are the session's no more; what is another's meanwhile stays that one's.
-    fn renounce(&mut self, session: SessionId, engine: u8, prefixes: &[IpNet]) {
-        let mut own = prefixes.to_vec();
-        own.retain(|prefix| self.prefixes.get(prefix) == Some(&session));
-        if own.is_empty() {
-            return;
-        }
-        for prefix in &own {
-            self.prefixes.remove(prefix);
-        }
-        for neighbour in self.seats.engines().filter(|&other| other != engine) {
-            let prefixes = own.clone();
-            let message = ToEngine::NeighbourGone { prefixes, engine };
-            self.messages.push_back((neighbour, message));
-        }
-    }
-
     fn handle_notice(&mut self, now: Instant, key: Key, notice: Notice<Report>) {
         match notice {
             Notice::Connected => {
@@ -478,43 +422,6 @@ fn server_config(tls: Arc<QuicServer>, limits: &Limits) -> Arc<ServerConfig> {
     Arc::new(server)
 }
 
-/// Connection ids of links that left for an engine not long ago: their datagrams may still come here.
-#[derive(Debug, Default)]
-struct Departed {
-    /// With the engine.
-    ids: HashMap<ConnectionId, u8>,
-    order: VecDeque<(Instant, Vec<ConnectionId>)>,
-}
-
-impl Departed {
-    fn add(&mut self, now: Instant, ids: &[ConnectionId], engine: u8) {
-        self.ids.extend(ids.iter().map(|id| (*id, engine)));
-        self.order.push_back((now + REMEMBERED, ids.to_vec()));
-    }
-
-    fn engine(&self, id: &ConnectionId) -> Option<u8> {
-        self.ids.get(id).copied()
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|(until, _)| *until <= now) {
-            for id in self
-                .order
-                .pop_front()
-                .map(|(_, ids)| ids)
-                .into_iter()
-                .flatten()
-            {
-                self.ids.remove(&id);
-            }
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.order.front().map(|(until, _)| *until)
-    }
-}
-
 /// Whether a datagram begins with an Initial packet of QUIC version 1 (RFC 9000 §17.2.2).
 fn is_initial(datagram: &[u8]) -> bool {
     matches!(datagram, [first, 0, 0, 0, 1, ..] if first & 0xb0 == 0x80)
@@ -524,5 +431,3 @@ fn is_initial(datagram: &[u8]) -> bool {
 const RETRY_ABOVE: usize = 64;
 /// Handshakes in progress above which new ones are refused: some 20 MiB of state.
 const MAX_HANDSHAKES: usize = 1024;
-/// Longer than a datagram waits between two threads, and than a client's first retransmissions take.
-const REMEMBERED: Duration = Duration::from_secs(3);

@@ -84,6 +84,12 @@ impl Process {
         kill_process(pid, Signal::TERM).with_context(|| format!("cannot stop {}", self.name))
     }
 
+    /// Sends SIGHUP: read your configuration again.
+    pub fn hang_up(&self) -> Result<()> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::HUP).with_context(|| format!("cannot tell {}", self.name))
+    }
+
     /// Sends SIGKILL and waits for the end: a crash.
     pub fn crash(&mut self) -> Result<()> {
         self.child

@@ -70,6 +70,25 @@ impl Gateway {
         Ok(self.namespace.spawn(status)?.wait(ANSWER)?.stdout)
     }
 
+    /// `adit-server reload`, with these options.
+    pub fn reload(&self, options: &[&str]) -> Result<Outcome> {
+        self.ask("reload", options)
+    }
+
+    /// `adit-server usage`, with these options.
+    pub fn usage(&self, options: &[&str]) -> Result<Outcome> {
+        self.ask("usage", options)
+    }
+
+    fn ask(&self, what: &str, options: &[&str]) -> Result<Outcome> {
+        let mut ask = Command::new(&self.server);
+        ask.arg(what)
+            .args(options)
+            .arg("--config")
+            .arg(&self.config);
+        self.namespace.spawn(ask)?.wait(ANSWER)
+    }
+
     /// The principals that are connected, in the order of `status`.
     pub fn principals(&self) -> Result<Vec<String>> {
         let status = self.status()?;

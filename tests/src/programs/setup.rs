@@ -122,6 +122,18 @@ impl Setup {
         Ok(path)
     }
 
+    /// Issues another certificate to the gateway, for another name, in place of the one it has.
+    pub fn replace_certificate(&self, name: &str) -> Result<()> {
+        let mut issue = Command::new(&self.programs.ca);
+        issue
+            .args(["issue", name, "--purpose", "gateway", "--force", "--dir"])
+            .arg(self.authority())
+            .arg("-o")
+            .arg(self.gateway_directory().join("gateway.pem"));
+        succeed(&mut issue)?;
+        Ok(())
+    }
+
     /// Changes a profile; its mode stays.
     pub fn edit_profile(&self, path: &Path, change: impl FnOnce(&mut Table)) -> Result<()> {
         edit(path, change)

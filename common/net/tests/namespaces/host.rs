@@ -40,6 +40,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_gateway_forwards_and_masquerades,
         ),
         trial(
+            "a_gateway_goes_over_to_another_network_without_losing_what_stays",
+            a_gateway_goes_over_to_another_network,
+        ),
+        trial(
             "a_setting_changed_by_others_is_left_alone",
             a_setting_changed_by_others_is_left_alone,
         ),
@@ -274,6 +278,38 @@ fn a_gateway_forwards_and_masquerades() {
     });
     assert_eq!(sysctl("net/ipv4/ip_forward"), "0");
     assert_eq!(sysctl("net/ipv6/conf/all/forwarding"), "0");
+    assert_eq!(dump(), before);
+    drop(tun);
+}
+
+fn a_gateway_goes_over_to_another_network() {
+    let state = tempfile::tempdir().expect("a directory");
+    let tun = Tun::open("adit0", 1400).expect("a device");
+    let before = dump();
+    block_on(async {
+        let mut host = Host::open(state.path(), "adit0").await.expect("a host");
+        let first = gateway();
+        host.apply(&first).await.expect("applied");
+        // A neighbour in the subnet of the first address, and one more masqueraded source.
+        let mut second = first.clone();
+        second.addresses = nets(&["10.99.0.2/24", "fd00:ad17::1/64"]);
+        second.masquerade.extend(nets(&["10.30.0.0/16"]));
+        let both = first.together_with(&second);
+        host.apply(&both).await.expect("both applied");
+        host.apply(&second).await.expect("the second applied");
+        let addresses = run("ip -4 addr show dev adit0");
+        assert!(
+            addresses.contains("10.99.0.2/24") && !addresses.contains("10.99.0.1/24"),
+            "{addresses}"
+        );
+        assert!(run("ip route show").contains("10.20.0.0/16 dev adit0"));
+        let table = run("nft list table inet adit_adit0");
+        assert!(
+            table.contains("10.30.0.0/16") && table.contains("10.20.0.0/16"),
+            "{table}"
+        );
+        host.undo().await.expect("undone");
+    });
     assert_eq!(dump(), before);
     drop(tun);
 }
