@@ -28,8 +28,9 @@ proptest! {
         let mut last: BTreeMap<u8, Lease> = BTreeMap::new();
         for (now, step) in (1i64..).zip(steps) {
             match step {
-                Step::Connect(user) => match leases.lease(&principal(user), now) {
+                Step::Connect(user) => match leases.lease(&principal(user), true, true, now) {
                     Ok(lease) => {
+                        leases.connect(&principal(user));
                         if let Some((held, _)) = connected.get(&user) {
                             prop_assert_eq!(*held, lease, "moved while connected");
                         }
