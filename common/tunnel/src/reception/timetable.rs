@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(timetable.next(), Some(at(5)));
         assert!(timetable.take(at(4)).is_empty());
         assert_eq!(timetable.take(at(5)), [a]);
-        assert_eq!(timetable.take(at(10)), [b.clone()]);
+        assert_eq!(timetable.take(at(10)), std::slice::from_ref(&b));
         timetable.set(&b, None);
         assert_eq!(timetable.next(), None);
         assert!(timetable.due.is_empty());
