@@ -128,8 +128,12 @@ impl Host {
     /// Makes addresses and routes again that went with a removed address: the kernel drops its neighbours in
     /// the same subnet, and the routes of a device without any address.
     async fn restore(&self, index: u32) -> Result<(), HostError> {
+        let present = self.netlink.addresses().await;
+        let present = present.map_err(refused("list the addresses"))?;
         for entry in &self.made {
             let made = match &entry.change {
+                // Adding would replace it, and touch what nothing has happened to.
+                Change::Address { prefix } if present.contains(&(index, *prefix)) => continue,
                 Change::Address { prefix } => self.netlink.add_address(index, *prefix).await,
                 Change::Route { table, prefix } => {
                     self.netlink.add_route(index, *table, *prefix).await
