@@ -255,7 +255,7 @@ mod tests {
             not_before: 0,
             not_after: 0,
         };
-        let access = policy.unwrap().access(&identity).unwrap();
+        let access = policy.unwrap().access(&identity, 0).unwrap();
         Grant {
             principal: identity.principal,
             groups: vec!["staff".to_owned()],

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::rule::Who;
 use super::Policy;
+use super::rule::Who;
 
 /// The size of a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -43,7 +43,7 @@ impl Gateway {
             return;
         };
         session.identity = identity;
-        let before = std::mem::replace(&mut session.grant, grant);
+        let before = session.replace_grant(grant);
         for prefix in &session.grant.addresses {
             if !before.addresses.contains(prefix) {
                 self.owners.insert(*prefix, Place::Here(key));
@@ -54,8 +54,6 @@ impl Gateway {
                 self.owners.remove(prefix, Place::Here(key));
             }
         }
-        // Also where no address moved: the filter is another.
-        self.owners.invalidate();
         let assignment = session.assignment();
         if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
             machine.assign(&assignment);
@@ -95,25 +93,6 @@ impl Gateway {
             session: session.id,
             principal: session.grant.principal,
         });
-    }
-
-    /// Gives a session other rights, addresses apart; false when it is over. Its flows are judged again
-    /// when their next packets come, and its client is told its routes.
-    pub fn replace_grant(&mut self, session: SessionId, grant: Grant) -> bool {
-        let Some(&key) = self.by_id.get(&session) else {
-            return false;
-        };
-        let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
-            return false;
-        };
-        // Addresses are owned, on every engine, and change with a new session only.
-        let addresses = std::mem::take(&mut session.grant.addresses);
-        session.replace_grant(Grant { addresses, ..grant });
-        let assignment = session.assignment();
-        if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
-            machine.assign(&assignment);
-        }
-        true
     }
 
     /// Makes sure that flows are forgotten, and their memory given back, when no packet comes.

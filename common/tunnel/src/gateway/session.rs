@@ -92,9 +92,10 @@ impl Session {
     }
 
     /// From now on the session may do this, and nothing else: its flows are judged again as they come.
-    pub(super) fn replace_grant(&mut self, grant: Grant) {
-        self.grant = grant;
+    /// Returns what it had.
+    pub(super) fn replace_grant(&mut self, grant: Grant) -> Grant {
         self.flows.filter_changed();
+        std::mem::replace(&mut self.grant, grant)
     }
 
     /// Whether this is the next packet of the flow that went inside last, so that it goes there too.

@@ -3,10 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use adit_core::admission::Grant;
 use adit_core::dataplane::DropReason;
-use adit_core::identity::{Identity, Principal};
-use adit_core::policy::Policy;
 
 use super::POLICY;
 use super::link::Conditions;
@@ -30,30 +27,12 @@ fn office() -> (IpAddr, u16) {
     ("10.0.0.7".parse().unwrap(), 443)
 }
 
-/// What this policy says, with the routes and the addresses that alice has.
-fn regrant(world: &mut World, policy: &str) {
-    let identity = Identity {
-        principal: Principal::parse(ALICE).unwrap(),
-        groups: Vec::new(),
-        authority: "test".to_owned(),
-        serial: "01".to_owned(),
-        not_before: 0,
-        not_after: i64::MAX,
-    };
-    let filter = |policy: &str| {
-        let policy = Policy::parse(policy, "policy.toml").unwrap();
-        policy.access(&identity, 0).unwrap().filter
-    };
-    let grant = Grant {
-        principal: identity.principal.clone(),
-        groups: Vec::new(),
-        addresses: Vec::new(),
-        routes: filter(POLICY).routes().to_vec(),
-        filter: filter(policy),
-        changes_at: None,
-    };
-    let now = world.now;
-    assert!(world.gateway().replace_grant(now, ALICE, &grant));
+/// Takes what [`office`] is away, and nothing else.
+fn withdraw(world: &mut World) {
+    let policy = format!(
+        "{POLICY}\n[[deny]]\nwho = [\"*\"]\nto = [\"10.0.0.0/16\"]\nports = [\"tcp/443\"]\n"
+    );
+    world.reload(&policy);
     world.run_for(SECOND);
 }
 
@@ -85,7 +64,7 @@ fn a_connection_whose_grant_is_withdrawn_is_reset_at_the_client_that_speaks(engi
     let (alice, address) = connected(&mut world, ALICE);
     let own = (address, 50_000);
     open(&mut world, alice, own);
-    regrant(&mut world, NOTHING);
+    withdraw(&mut world);
     from_client(&mut world, alice, &packets::tcp(own, office(), ACK));
     assert!(world.office.is_empty());
     let reset = world.clients[alice].received.pop().unwrap();
@@ -103,7 +82,8 @@ fn a_connection_whose_grant_is_withdrawn_is_reset_at_the_client_that_speaks(engi
     assert!(counters.from_client.balances() && counters.to_client.balances());
     assert_eq!(counters.from_client.replied(), 2);
     // Given back, it can begin again.
-    regrant(&mut world, POLICY);
+    world.reload(POLICY);
+    world.run_for(SECOND);
     open(&mut world, alice, own);
 }
 
@@ -112,7 +92,7 @@ fn a_connection_whose_grant_is_withdrawn_is_reset_inside_where_the_office_speaks
     let (alice, address) = connected(&mut world, ALICE);
     let own = (address, 50_000);
     open(&mut world, alice, own);
-    regrant(&mut world, NOTHING);
+    withdraw(&mut world);
     from_office(&mut world, &packets::tcp(office(), own, ACK));
     assert!(world.clients[alice].received.is_empty());
     let reset = world.office.pop().unwrap();
@@ -193,6 +173,3 @@ with_one_engine_and_with_three!(
     flows_are_forgotten_though_no_packet_comes,
     what_is_for_another_client_never_takes_the_short_way_inside,
 );
-
-/// Something, so that there is a session, and nothing that is there.
-const NOTHING: &str = "[[allow]]\nwho = [\"*\"]\nto = [\"192.0.2.0/24\"]\n";

@@ -7,13 +7,12 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use adit_core::admission::Grant;
 use adit_core::admission::diff::Difference;
 use adit_core::dataplane::Counters;
 use adit_core::table::leases::LeaseEntry;
 use adit_tunnel::{
     Census, Datagram, Gateway, GatewayConfig, GatewayEvent, Offload, Reception, ReceptionConfig,
-    Renewal, SessionId, ToEngine, ToNeighbour, ToReception, Transmit,
+    Renewal, ToEngine, ToNeighbour, ToReception, Transmit,
 };
 use bytes::{Bytes, BytesMut};
 use rand::rngs::StdRng;
@@ -159,19 +158,6 @@ impl House {
             sessions
                 .iter()
                 .any(|session| session.principal == principal)
-        })
-    }
-
-    /// Gives the principal's session other rights.
-    pub fn replace_grant(&mut self, now: Instant, principal: &str, grant: &Grant) -> bool {
-        self.engines.iter_mut().any(|room| {
-            let sessions = room.engine.status(now).sessions;
-            let mut sessions = sessions.iter();
-            let session = sessions.find(|session| session.principal == principal);
-            session.is_some_and(|session| {
-                let id = SessionId(session.id);
-                room.engine.replace_grant(id, grant.clone())
-            })
         })
     }
 

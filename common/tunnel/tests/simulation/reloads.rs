@@ -22,7 +22,7 @@ fn policy(rng: &mut StdRng) -> String {
     let pool = ["10.99.0.0/24", "10.99.0.0/28", "10.98.0.0/16"][rng.random_range(0..3)];
     let mut text = format!(
         "[pool]\nv4 = \"{pool}\"\nv6 = \"fd00:ad17::/64\"\n\
-         [[allow]]\nwho = [\"alice@example.com\"]\nto = [\"10.0.0.0/16\"]\n\
+         [[allow]]\nwho = [\"alice@example.com\"]\nto = [\"10.0.0.0/16\"]\ndirection = \"both\"\n\
          [[principal]]\nname = \"alice@example.com\"\naddresses = [\"10.99.0.9\"]\n"
     );
     for who in PRINCIPALS {
@@ -62,7 +62,7 @@ fn allows(policy: &Policy, principal: &str, inside: IpAddr) -> bool {
         port: None,
     };
     policy
-        .access(&identity)
+        .access(&identity, 0)
         .is_ok_and(|access| matches!(access.filter.decide(&flow), Decision::Allow(_)))
 }
 
