@@ -177,6 +177,7 @@ v6 = "fd00:ad17::/64"
 [[allow]]
 who = ["group:staff", "branch1.example.com"]
 to = ["10.0.0.0/16", "fd00:1::/64"]
+direction = "both"
 
 [[site]]
 principal = "branch1.example.com"
