@@ -157,7 +157,8 @@ pub(crate) fn sighup_reads_everything_again(programs: &Programs) -> Result<()> {
         })
         .with_context(|| format!("no {words:?} in\n{}", process.stderr()))
     };
-    bed.setup.policy("[[allow]]\nwho = [\"*\"]\nto = [\"x\"]\n")?;
+    bed.setup
+        .policy("[[allow]]\nwho = [\"*\"]\nto = [\"x\"]\n")?;
     told(&mut bed, "not reloaded, nothing has changed")?;
     let words = bed.gateway.process().stderr();
     ensure!(words.contains("policy.toml:3"), "{words}");

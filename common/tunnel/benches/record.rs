@@ -6,6 +6,9 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use adit_tunnel::tls::{Algorithms, RecordBackend};
@@ -16,7 +19,7 @@ use rustls::quic::{DirectionalKeys, Suite, Version};
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(WARM_UP).measurement_time(MEASUREMENT);
-    targets = seal, open, plain_copy
+    targets = seal, open, plain_copy, seal_a_batch
 }
 criterion_main!(benches);
 
@@ -70,6 +73,68 @@ fn plain_copy(criterion: &mut Criterion) {
             black_box(&mut packet);
         });
     });
+}
+
+/// What one send call takes, sealed by one thread, and by two that share the work: whether one session is worth two
+/// processors. A second thread that waits in a loop needs a processor for itself; one that sleeps must be woken.
+fn seal_a_batch(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("seal a batch");
+    group.throughput(Throughput::Bytes((BATCH * PACKET) as u64));
+    let suite = suites().swap_remove(0).1;
+    let keys = suite.keys(&CONNECTION_ID, Side::Client, Version::V1).local;
+    let seal_all = |packets: &mut [[u8; PACKET]]| {
+        for packet in packets {
+            seal_packet(&keys, packet);
+        }
+    };
+    let (mut first, second) = (
+        vec![plain_packet(); BATCH / 2],
+        Mutex::new(vec![plain_packet(); BATCH / 2]),
+    );
+    group.bench_function("one thread", |bencher| {
+        bencher.iter(|| {
+            seal_all(&mut first);
+            seal_all(&mut second.lock().expect("a batch"));
+        });
+    });
+    for (name, sleeps) in [
+        ("two threads, one in a loop", false),
+        ("two threads, one asleep", true),
+    ] {
+        let (asked, done) = (AtomicU64::new(0), AtomicU64::new(0));
+        thread::scope(|scope| {
+            let helper = scope.spawn(|| {
+                for round in 1.. {
+                    while asked.load(Ordering::Acquire) < round {
+                        if sleeps {
+                            thread::park();
+                        } else {
+                            std::hint::spin_loop();
+                        }
+                    }
+                    if asked.load(Ordering::Acquire) == u64::MAX {
+                        return;
+                    }
+                    seal_all(&mut second.lock().expect("a batch"));
+                    done.store(round, Ordering::Release);
+                }
+            });
+            let mut round = 0;
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    round += 1;
+                    asked.store(round, Ordering::Release);
+                    helper.thread().unpark();
+                    seal_all(&mut first);
+                    while done.load(Ordering::Acquire) < round {
+                        std::hint::spin_loop();
+                    }
+                });
+            });
+            asked.store(u64::MAX, Ordering::Release);
+            helper.thread().unpark();
+        });
+    }
 }
 
 fn seal_packet(keys: &DirectionalKeys, packet: &mut [u8; PACKET]) {
@@ -135,6 +200,8 @@ fn suites() -> Vec<(String, Suite)> {
 
 /// What a path of 1500 bytes carries, about.
 const PACKET: usize = 1400;
+/// Packets in a batch of 64 KiB, about.
+const BATCH: usize = 44;
 /// First byte, connection id and packet number.
 const HEADER: usize = 1 + CONNECTION_ID.len() + 4;
 const CONNECTION_ID: [u8; 8] = [7; 8];
