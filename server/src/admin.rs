@@ -4,23 +4,26 @@
 //! | --- | --- |
 //! | `{"ask":"status"}` | a `GatewayStatus` |
 //! | `{"ask":"usage"}` | a `Usage` |
+//! | `{"ask":"explain", …}`, with the fields of [`Asked`] | an `Answer`, or the `Failure` with its hint |
 //! | `{"ask":"reload","dry_run":false}` | a `Report`, or the `Failure` with its hint |
 //!
 //! Who may ask is the socket's business: the gateway's own user and root.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use adit_core::status::{self, GatewayStatus, Usage};
-use adit_net::control_socket::{self, Connection};
+use adit_net::clock;
+use adit_net::control_socket::{self, Connection, ControlError};
 use adit_net::exit::Failure;
-use adit_net::{clock, files};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::config::ServerConfig;
+use crate::cli::Asked;
 use crate::control::Control;
-use crate::load::LoadError;
+use crate::explain::{self, Answer};
+use crate::load;
 use crate::reload::Report;
 
 /// What can be asked.
@@ -31,6 +34,8 @@ pub enum Request {
     Status {},
     /// Everything `adit-server usage` shows.
     Usage {},
+    /// Why a flow may be, or may not.
+    Explain(Asked),
     /// Read the configuration again.
     Reload {
         /// Only say what would happen.
@@ -44,6 +49,7 @@ pub async fn answer(mut connection: Connection, control: &mut Control<'_>) {
         match connection.receive().await? {
             Request::Status {} => connection.send(&control.status().await).await,
             Request::Usage {} => connection.send(&control.usage().await).await,
+            Request::Explain(asked) => connection.send(&control.explain(&asked).await).await,
             Request::Reload { dry_run: true } => connection.send(&control.rehearse().await).await,
             Request::Reload { dry_run: false } => {
                 connection.send(&control.reload("admin").await).await
@@ -84,9 +90,28 @@ pub fn print_reload(config: &Path, dry_run: bool, json: bool) -> Result<(), Fail
     print(json, &answer?, Report::render)
 }
 
+/// `adit-server explain`: asks the running gateway, or the files where none runs, and prints the answer;
+/// the exit status says whether the flow is allowed.
+///
+/// # Errors
+/// When the question is wrong, or nobody can answer it.
+pub fn print_explanation(config: &Path, asked: &Asked, json: bool) -> Result<ExitCode, Failure> {
+    let config = load::config(config)?;
+    let request = Request::Explain(asked.clone());
+    let answer: Result<Answer, Failure> = match control_socket::ask(&config.admin_socket, &request)
+    {
+        Ok(answer) => answer,
+        Err(ControlError::NotRunning { .. }) => explain::from_files(&config, asked),
+        // Exit status 1 would mean that the flow is denied.
+        Err(error) => Err(Failure::environment(&error).with_hint(error.hint())),
+    };
+    let answer = answer?;
+    print(json, &answer, Answer::render)?;
+    Ok(ExitCode::from(u8::from(!answer.is_allowed())))
+}
+
 fn ask<A: DeserializeOwned>(config: &Path, request: &Request) -> Result<A, Failure> {
-    let text = files::read_text(config).map_err(LoadError::from)?;
-    let config = ServerConfig::parse(&text, config).map_err(LoadError::from)?;
+    let config = load::config(config)?;
     control_socket::ask(&config.admin_socket, request).map_err(|error| {
         Failure::no(format!(
             "no gateway answers at {}: {error}",

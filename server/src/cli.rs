@@ -1,9 +1,10 @@
 //! The command line of `adit-server`: clap types only.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 /// The Adit gateway: certificates instead of passwords, CONNECT-IP over HTTP/3.
 #[derive(Debug, Parser)]
@@ -48,6 +49,22 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say whether somebody may reach something, by which rule, and what is there of it now
+    ///
+    /// The running gateway answers: by its policy, and by the certificate of the session if one is open.
+    /// Without a gateway the files answer.
+    #[command(after_help = EXPLAIN_STATUS)]
+    Explain {
+        /// The question
+        #[command(flatten)]
+        asked: Asked,
+        /// Which gateway
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what each principal has used, over all its sessions
     Usage {
         /// Which gateway
@@ -68,6 +85,31 @@ pub enum Command {
     },
 }
 
+/// A question about one flow.
+#[derive(Clone, Debug, clap::Args, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Whose flow, such as user@example.com
+    pub principal: String,
+    /// The far end, such as 10.1.2.3
+    pub address: IpAddr,
+    /// The protocol and the port that the first packet is sent to: tcp/5432, icmp, proto/47
+    #[arg(value_name = "PROTO[/PORT]")]
+    pub service: String,
+    /// The far end starts the flow, towards the client
+    #[arg(long)]
+    pub from: bool,
+    /// When, in local time of the policy, such as 2026-12-31T18:00:00; without it, now
+    #[arg(long, value_name = "DATE-TIME")]
+    pub at: Option<String>,
+    /// A group of the certificate (repeatable); without it, those of the open session
+    #[arg(long = "group", value_name = "GROUP")]
+    pub groups: Vec<String>,
+    /// The authority of the certificate; without it, that of the open session
+    #[arg(long)]
+    pub authority: Option<String>,
+}
+
 /// Where the configuration is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigArgs {
@@ -75,3 +117,6 @@ pub struct ConfigArgs {
     #[arg(long, default_value = "/etc/adit/server.toml")]
     pub config: PathBuf,
 }
+
+const EXPLAIN_STATUS: &str = "Exit status: 0 allowed, 1 denied, 2 the question or the configuration is wrong, \
+    3 the gateway cannot be asked.";

@@ -19,7 +19,7 @@ use adit_core::admission::diff::Difference;
 use adit_core::status::Traffic;
 use adit_core::table::leases::LeaseEntry;
 use adit_net::udp::{Transmit, UdpSender};
-use adit_tunnel::{GatewayEvent, Reception, Renewal, ToReception};
+use adit_tunnel::{GatewayEvent, Reception, Rehearsal, Renewal, ToReception};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::engines::Engines;
@@ -30,7 +30,7 @@ enum Note {
     Engine(ToReception),
     Leases(oneshot::Sender<Vec<LeaseEntry>>),
     Status(oneshot::Sender<DeskStatus>),
-    Rehearse(Box<Renewal>, oneshot::Sender<Difference>),
+    Rehearse(Box<Renewal>, oneshot::Sender<Rehearsal>),
     Reload(Box<Renewal>, oneshot::Sender<Difference>),
     Shutdown,
 }
@@ -101,7 +101,7 @@ impl Desk {
     }
 
     /// What [`Self::reload`] would do to the sessions; nothing is done.
-    pub async fn rehearse(&self, renewal: Renewal) -> Option<Difference> {
+    pub async fn rehearse(&self, renewal: Renewal) -> Option<Rehearsal> {
         let (reply, answer) = oneshot::channel();
         let note = Note::Rehearse(Box::new(renewal), reply);
         self.notes.send(note).ok()?;

@@ -7,18 +7,20 @@
 //! Whoever has something to say leaves it in the inbox and wakes the thread; nobody waits for anybody.
 //! What neighbours hand over is bounded; what is above that is dropped and counted at its sender.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use adit_core::admission::diff::FlowLoss;
 use adit_core::status::GatewayStatus;
 use adit_net::data_loop::DataLoop;
 use adit_net::poll::{Poller, Waker};
 use adit_net::tun::Tun;
 use adit_net::udp::{Udp, UdpSender};
-use adit_tunnel::{Gateway, GatewayEvent, ToNeighbour};
+use adit_tunnel::{Findings, Gateway, GatewayEvent, Inquiry, Stake, ToNeighbour};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -177,22 +179,33 @@ impl Engines {
 
     /// What `status` shows of all together; `None` when one has ended.
     pub async fn status(&self) -> Option<GatewayStatus> {
-        // All are asked before the first answer is waited for.
-        let ask = |way: &Way| {
-            let (reply, answer) = oneshot::channel();
-            way.tell(Command::Status(reply));
-            answer
-        };
-        let answers: Vec<_> = self.ways.iter().map(ask).collect();
-        let mut all: Option<GatewayStatus> = None;
-        for answer in answers {
-            let status = answer.await.ok()?;
-            match &mut all {
-                Some(all) => all.add(status),
-                None => all = Some(status),
-            }
+        let mut answers = self.ask(Command::Status).await?.into_iter();
+        let mut all = answers.next()?;
+        for status in answers {
+            all.add(status);
         }
-        all
+        Some(all)
+    }
+
+    /// What there is of a principal's session; `None` when an engine has ended.
+    pub async fn inquire(&self, inquiry: Inquiry) -> Option<Option<Findings>> {
+        let inquiry = Arc::new(inquiry);
+        let ask = |reply| Command::Inquire(Arc::clone(&inquiry), reply);
+        let answers = self.ask(ask).await?.into_iter().flatten();
+        // While one replaces another there are two.
+        Some(answers.max_by_key(|findings| findings.session.id))
+    }
+
+    /// What flows it would cost if sessions had what is at stake, by principal; `None` when an engine has ended.
+    pub async fn flow_losses(&self, stakes: &[Stake]) -> Option<BTreeMap<String, FlowLoss>> {
+        let mut losses = BTreeMap::new();
+        // Every flow of a session is looked at while the engine's packets wait.
+        for few in stakes.chunks(STAKES) {
+            let few: Arc<[Stake]> = few.into();
+            let ask = |reply| Command::Losses(Arc::clone(&few), reply);
+            losses.extend(self.ask(ask).await?.into_iter().flatten());
+        }
+        Some(losses)
     }
 
     /// Leaves something for a neighbour, who is to be [woken](Self::wake) afterwards; gives it back when too
@@ -210,6 +223,22 @@ impl Engines {
         // An engine that has ended needs no packets.
         let _ = way.commands.send(Command::Neighbour(message));
         Ok(())
+    }
+
+    /// What each engine answers; `None` when one has ended.
+    async fn ask<A>(&self, command: impl Fn(oneshot::Sender<A>) -> Command) -> Option<Vec<A>> {
+        // All are asked before the first answer is waited for.
+        let asked = self.ways.iter().map(|way| {
+            let (reply, answer) = oneshot::channel();
+            way.tell(command(reply));
+            answer
+        });
+        let asked: Vec<_> = asked.collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for answer in asked {
+            answers.push(answer.await.ok()?);
+        }
+        Some(answers)
     }
 
     /// Makes a neighbour look into its inbox.
@@ -245,6 +274,8 @@ impl Inbox {
     }
 }
 
+/// Sessions whose flows are counted in a row: less than a millisecond, if they have a hundred each.
+const STAKES: usize = 16;
 /// Bytes from neighbours that wait for an engine: two turns of a data loop, and half of what one session's queue
 /// holds, into which all of it may go at once.
 const MAX_WAITING: usize = 512 * 1024;

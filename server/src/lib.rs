@@ -14,6 +14,7 @@ pub mod config;
 pub mod control;
 pub mod desk;
 pub mod engines;
+pub mod explain;
 pub mod init;
 pub mod load;
 pub mod network;
@@ -22,18 +23,20 @@ pub mod reload;
 pub mod run;
 pub mod state;
 
+use std::process::ExitCode;
+
 use adit_net::exit::Failure;
 use adit_net::log;
 
 use cli::{Cli, Command};
 
-/// Does what the command line says.
+/// Does what the command line says; the exit status is the answer of a question that has a yes and a no.
 ///
 /// # Errors
 /// A [`Failure`] with its sentence, hint and exit status.
-pub fn execute(cli: Cli) -> Result<(), Failure> {
+pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     log::init(cli.verbose);
-    match cli.command {
+    let done = match cli.command {
         Command::Init { dir, names, listen } => init::init(&dir, &names, listen),
         Command::Run(args) => run::run(&args.config),
         Command::Check(args) => check(&args.config),
@@ -44,14 +47,20 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
             dry_run,
             json,
         } => admin::print_reload(&config.config, dry_run, json),
-    }
+        Command::Explain {
+            asked,
+            config,
+            json,
+        } => return admin::print_explanation(&config.config, &asked, json),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Reads everything and touches nothing.
 #[allow(clippy::print_stdout)]
 fn check(path: &std::path::Path) -> Result<(), Failure> {
     let loaded = load::load(path)?;
-    for warning in loaded.policy.warnings() {
+    for warning in &loaded.warnings {
         println!("warning: {warning}");
     }
     let names: Vec<&str> = loaded
@@ -67,6 +76,11 @@ fn check(path: &std::path::Path) -> Result<(), Failure> {
         loaded.config.policy.display(),
         loaded.policy.summary()
     );
+    match loaded.policy.test_count() {
+        0 => println!("the policy has no tests"),
+        1 => println!("the test of the policy passes"),
+        count => println!("all {count} tests of the policy pass"),
+    }
     println!("clients are vouched for by {}", names.join(", "));
     println!(
         "{} leads to {}",

@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use adit_core::config::ConfigError;
+use adit_core::config::{ConfigError, Warning};
 use adit_core::policy::Policy;
+use adit_net::clock;
 use adit_net::exit::Failure;
 use adit_net::files::{self, FileError};
 use adit_tunnel::tls::{
@@ -22,8 +23,10 @@ use crate::config::ServerConfig;
 pub struct Loaded {
     /// `server.toml`.
     pub config: ServerConfig,
-    /// `policy.toml`.
+    /// `policy.toml`; its tests pass.
     pub policy: Arc<Policy>,
+    /// What is odd about the policy, though usable.
+    pub warnings: Vec<Warning>,
     /// The trust anchors.
     pub authorities: Arc<Authorities>,
     /// TLS with the gateway's certificate.
@@ -47,6 +50,16 @@ pub enum LoadError {
         /// What was looked for.
         what: &'static str,
     },
+    /// The policy does not do what its own tests expect.
+    #[error("{} of the {count} tests in {} fail:{}", failed.len(), path.display(), listed(failed))]
+    Tests {
+        /// The policy.
+        path: PathBuf,
+        /// How many tests there are.
+        count: usize,
+        /// Each with its line, what it expects, and what came out by which rule.
+        failed: Vec<ConfigError>,
+    },
     /// The certificates or the key cannot be used.
     #[error("{}: {error}", path.display())]
     Tls {
@@ -68,6 +81,7 @@ impl LoadError {
             Self::Pem { what, .. } => Some(format!(
                 "the file must hold a PEM block with a {what}, as `adit-ca issue` writes it"
             )),
+            Self::Tests { .. } => Some("change the rules, or what the tests expect".into()),
             Self::Tls { .. } => {
                 Some("certificate and key must belong together; `adit-ca issue` makes both".into())
             }
@@ -82,29 +96,24 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// Reads the configuration at `path` and every file it names.
+/// Reads the configuration at `path` and every file it names, and runs the policy's tests.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first thing that is wrong, or all tests that fail.
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
-    let text = files::read_text(path)?;
-    let config = ServerConfig::parse(&text, path)?;
-    let policy_text = files::read_text(&config.policy)?;
-    let policy = Policy::parse(&policy_text, &config.policy.display().to_string())?;
-    if let Some(own) = config
-        .inside_addresses()
-        .all()
-        .into_iter()
-        .find(|own| policy.reserved().any(|fixed| fixed == *own))
-    {
-        let file = config.policy.display().to_string();
-        let message = format!("{own} is the gateway's own inside address");
-        return Err(
-            ConfigError::whole_file(&file, "principal.addresses", message)
-                .with_hint("choose another, or change inside.addresses in server.toml")
-                .into(),
-        );
+    let config = config(path)?;
+    let policy = policy(&config)?;
+    let now = clock::unix_seconds();
+    let failed = policy.failed_tests(now);
+    if !failed.is_empty() {
+        return Err(LoadError::Tests {
+            path: config.policy,
+            count: policy.test_count(),
+            failed,
+        });
     }
+    let mut warnings = policy.warnings().to_vec();
+    warnings.extend(policy.ended_rules(now));
     let algorithms = Algorithms::for_this_cpu();
     let provider = Arc::new(algorithms.provider());
     let mut authorities = Vec::new();
@@ -130,9 +139,45 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     Ok(Loaded {
         config,
         policy: Arc::new(policy),
+        warnings,
         authorities,
         tls,
     })
+}
+
+/// Reads `server.toml` alone.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn config(path: &Path) -> Result<ServerConfig, LoadError> {
+    let text = files::read_text(path)?;
+    Ok(ServerConfig::parse(&text, path)?)
+}
+
+/// Reads the policy alone; its tests are not run.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn policy(config: &ServerConfig) -> Result<Policy, LoadError> {
+    let text = files::read_text(&config.policy)?;
+    let file = config.policy.display().to_string();
+    let policy = Policy::parse(&text, &file)?;
+    let own = config.inside_addresses().all();
+    let mut own = own.into_iter();
+    match own.find(|own| policy.reserved().any(|fixed| fixed == *own)) {
+        None => Ok(policy),
+        Some(own) => {
+            let message = format!("{own} is the gateway's own inside address");
+            let error = ConfigError::whole_file(&file, "principal.addresses", message);
+            let hint = "choose another, or change inside.addresses in server.toml";
+            Err(error.with_hint(hint).into())
+        }
+    }
+}
+
+/// Each on a line of its own.
+fn listed(errors: &[ConfigError]) -> String {
+    errors.iter().map(|error| format!("\n  {error}")).collect()
 }
 
 fn certificates(

@@ -9,16 +9,21 @@
 //! `adit_tunnel::gateway`; `adit_net::data_loop` moves the buffers. This file joins the three, and
 //! carries commands in and events out without ever making the packets wait.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
+use adit_core::admission::diff::FlowLoss;
 use adit_core::fair::{Lane, SessionAddress, lane_of};
 use adit_core::offload::Offload;
 use adit_core::status::GatewayStatus;
 use adit_net::data_loop::{Engine, Outgoing};
 use adit_net::udp::{EcnCodepoint, Udp};
-use adit_tunnel::{Datagram, Gateway, GatewayEvent, HEADROOM, ToEngine, ToNeighbour};
+use adit_tunnel::{
+    Datagram, Findings, Gateway, GatewayEvent, HEADROOM, Inquiry, Stake, ToEngine, ToNeighbour,
+};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
@@ -29,6 +34,10 @@ use crate::engines::{Engines, Inbox};
 pub enum Command {
     /// Everything `status` shows.
     Status(oneshot::Sender<GatewayStatus>),
+    /// What there is of a principal's session.
+    Inquire(Arc<Inquiry>, oneshot::Sender<Option<Findings>>),
+    /// What flows it would cost if sessions had something else.
+    Losses(Arc<[Stake]>, oneshot::Sender<BTreeMap<String, FlowLoss>>),
     /// What the front desk has to say.
     Desk(ToEngine),
     /// What another engine hands over.
@@ -130,6 +139,12 @@ impl Engine for Pipeline {
                     let mut status = self.engine.status(now);
                     status.refused_by_device = self.refused;
                     let _ = reply.send(status);
+                }
+                Command::Inquire(inquiry, reply) => {
+                    drop(reply.send(self.engine.inquire(now, &inquiry)));
+                }
+                Command::Losses(stakes, reply) => {
+                    drop(reply.send(self.engine.flow_losses(now, &stakes)));
                 }
                 Command::Desk(message) => self.engine.handle_message(now, message),
                 Command::Neighbour(message) => self.engine.handle_neighbour(now, message),

@@ -7,10 +7,11 @@
 //! A wrong file is an error with its line, and the gateway goes on as before. What the host needs is added before
 //! the sessions hear of it and taken away afterwards, so that what stays permitted is never without a route.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use adit_core::admission::diff::Difference;
+use adit_core::admission::diff::{Difference, FlowLoss};
 use adit_net::exit::Failure;
 use adit_net::host::HostError;
 use adit_tunnel::Renewal;
@@ -97,6 +98,13 @@ impl Report {
     }
 }
 
+/// What flows a reload costs.
+struct Flows {
+    by_principal: BTreeMap<String, FlowLoss>,
+    /// Of all sessions.
+    open: usize,
+}
+
 impl Control<'_> {
     /// Reads everything again and goes over to it; `by` names who asked.
     ///
@@ -123,6 +131,7 @@ impl Control<'_> {
                         addresses = ?changed.addresses,
                         groups = ?changed.groups,
                         routes = ?changed.routes,
+                        rules = ?changed.rules,
                         "changes by the reload"
                     );
                 }
@@ -152,9 +161,19 @@ impl Control<'_> {
     pub async fn rehearse(&self) -> Result<Report, Failure> {
         let loaded = self.load()?;
         let renewal = renewal(&self.machine, &loaded);
-        let sessions = self.desk.rehearse(renewal).await;
-        let sessions = sessions.ok_or(ReloadError::Stopping)?;
+        let rehearsal = self.rehearsal(renewal).await;
+        let (mut sessions, flows) = rehearsal.ok_or(ReloadError::Stopping)?;
+        sessions.tell_flows(&flows.by_principal, flows.open);
         Ok(report(true, &loaded, sessions))
+    }
+
+    /// What the sessions would have, and what flows that would cost.
+    async fn rehearsal(&self, renewal: Renewal) -> Option<(Difference, Flows)> {
+        let rehearsal = self.desk.rehearse(renewal).await?;
+        let by_principal = self.engines.flow_losses(&rehearsal.stakes).await?;
+        let sessions = self.engines.status().await?.sessions;
+        let open = sessions.iter().map(|session| session.flows).sum();
+        Some((rehearsal.difference, Flows { by_principal, open }))
     }
 
     async fn go_over(&mut self) -> Result<Report, ReloadError> {
@@ -172,8 +191,12 @@ impl Control<'_> {
             return Err(error.into());
         }
         let renewal = renewal(&self.machine, &loaded);
+        // Counted before, for those that end are gone afterwards.
+        let rehearsal = self.rehearsal(renewal.clone()).await;
+        let (_, flows) = rehearsal.ok_or(ReloadError::Stopping)?;
         let sessions = self.desk.reload(renewal).await;
-        let sessions = sessions.ok_or(ReloadError::Stopping)?;
+        let mut sessions = sessions.ok_or(ReloadError::Stopping)?;
+        sessions.tell_flows(&flows.by_principal, flows.open);
         self.follow(&after).await;
         let report = report(false, &loaded, sessions);
         self.loaded = loaded;
@@ -214,10 +237,10 @@ pub fn renewal(machine: &Machine, loaded: &Loaded) -> Renewal {
 }
 
 fn report(dry_run: bool, loaded: &Loaded, sessions: Difference) -> Report {
-    let warnings = loaded.policy.warnings().iter();
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
     Report {
         dry_run,
-        warnings: warnings.map(ToString::to_string).collect(),
+        warnings: warnings.collect(),
         sessions,
     }
 }

@@ -36,7 +36,7 @@ use crate::state::{self, State, StateError};
 /// When the configuration is wrong or the environment does not allow it; the host is as before.
 pub fn run(path: &Path) -> Result<(), Failure> {
     let loaded = load::load(path)?;
-    for warning in loaded.policy.warnings() {
+    for warning in &loaded.warnings {
         warn!("{warning}");
     }
     tokio::runtime::Builder::new_current_thread()

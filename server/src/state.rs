@@ -59,6 +59,13 @@ impl State {
         })
     }
 
+    /// The directory of a gateway that does not run, to be read.
+    pub fn at_rest(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
     /// The keys; made on the first call.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::dataplane::{DropReason, Verdict};
 use crate::policy::{Decision, Direction, Filter, Flow, RuleId};
 use crate::wire::icmp::{self, IcmpError};
-use crate::wire::ip::IpPacket;
+use crate::wire::ip::{self, IpPacket};
 use crate::wire::tcp::{ACK, RST, SYN};
 
 mod fragments;
@@ -161,6 +161,23 @@ impl Refused {
     }
 }
 
+impl FlowReport {
+    /// What the policy was asked about its first packet.
+    #[must_use]
+    pub fn first(&self) -> Flow {
+        let port = match self.started_by {
+            Direction::FromClient => self.far.1,
+            Direction::ToClient => self.client.1,
+        };
+        Flow {
+            direction: self.started_by,
+            inside: self.far.0,
+            protocol: self.protocol,
+            port: ip::has_ports(self.protocol).then_some(port),
+        }
+    }
+}
+
 impl FlowTable {
     /// The table of a session that begins now.
     #[must_use]
@@ -258,13 +275,21 @@ impl FlowTable {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    /// How many flows would end if this filter decided.
+    /// How many flows would end if this filter decided, and the client had only those of its addresses
+    /// that it `keeps`.
     #[must_use]
-    pub fn denied_by(&self, now: Instant, filter: &impl Decide) -> usize {
+    pub fn denied_by(
+        &self,
+        now: Instant,
+        filter: &impl Decide,
+        keeps: impl Fn(IpAddr) -> bool,
+    ) -> usize {
         let now = self.second(now);
         let denied = |slot: &&Slot| {
             let first = slot.key.first(slot.progress.started_by);
-            !slot.has_expired(now) && matches!(filter.decide(&first), Decision::Deny(_))
+            let ends =
+                || !keeps(slot.key.client()) || matches!(filter.decide(&first), Decision::Deny(_));
+            !slot.has_expired(now) && ends()
         };
         self.slots.iter().filter(denied).count()
     }

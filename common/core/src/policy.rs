@@ -124,6 +124,26 @@ impl Policy {
         assertion::failed(self, now)
     }
 
+    /// How many `[[test]]`s there are.
+    #[must_use]
+    pub fn test_count(&self) -> usize {
+        self.tests.len()
+    }
+
+    /// The seconds since 1970 of a date and time, in local time of the policy unless an offset is written.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub fn moment(&self, written: &str) -> Result<i64, (String, &'static str)> {
+        self.clock.read(written)
+    }
+
+    /// Seconds since 1970 in local time of the policy, "Mon 2026-11-23 08:00 Europe/Berlin".
+    #[must_use]
+    pub fn local_time(&self, at: i64) -> String {
+        self.clock.show(at)
+    }
+
     /// What an identity gets at `now`, in seconds since 1970.
     ///
     /// # Errors

@@ -31,12 +31,14 @@ use crate::links::{Datagram, Key, Links};
 use crate::reception::{ToEngine, ToReception};
 
 mod data;
+mod inquiry;
 mod lifetime;
 mod machine;
 mod neighbours;
 mod report;
 mod session;
 
+pub use inquiry::{Findings, Inquiry};
 pub use neighbours::ToNeighbour;
 pub use report::Census;
 pub(crate) use report::{described, shown};

@@ -32,13 +32,14 @@ pub use cid::{ENGINE_AT, LONG_HEADER};
 pub use client::{Client, ClientConfig, ClientEvent, ClientState};
 pub use epoch::Epoch;
 pub use gateway::{
-    Census, Gateway, GatewayConfig, GatewayEvent, InsideAddresses, SessionId, SessionInfo,
-    ToNeighbour,
+    Census, Findings, Gateway, GatewayConfig, GatewayEvent, Inquiry, InsideAddresses, SessionId,
+    SessionInfo, ToNeighbour,
 };
 pub use links::Datagram;
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use reception::{
-    Arrival, Reception, ReceptionConfig, Regrant, Renewal, SecondConnection, ToEngine, ToReception,
+    Arrival, Reception, ReceptionConfig, Regrant, Rehearsal, Renewal, SecondConnection, Stake,
+    ToEngine, ToReception,
 };
 pub use transport::{EngineKeys, Limits, MIN_UDP_PAYLOAD};
 

@@ -45,7 +45,7 @@ mod seats;
 mod timetable;
 
 use departed::Departed;
-pub use renewal::Renewal;
+pub use renewal::{Rehearsal, Renewal, Stake};
 use seated::Seated;
 use seats::Seats;
 use timetable::Timetable;

@@ -80,6 +80,11 @@ impl Gateway {
         self.ask("usage", options)
     }
 
+    /// `adit-server explain`, with these arguments.
+    pub fn explain(&self, arguments: &[&str]) -> Result<Outcome> {
+        self.ask("explain", arguments)
+    }
+
     fn ask(&self, what: &str, options: &[&str]) -> Result<Outcome> {
         let mut ask = Command::new(&self.server);
         ask.arg(what)

@@ -3,24 +3,36 @@
 //! Like [`crate::status`]: plain data, made from the grants before and after, for people and for scripts. A dry
 //! run shows it, a reload logs it.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Grant;
 use crate::close::Refusal;
+use crate::policy::Filter;
 use crate::range::{self, RouteRange};
+
+mod flows;
+mod rules;
+
+pub use flows::FlowLoss;
+pub use rules::{RuleChange, RuleList};
 
 /// What becomes of all sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// Sessions that end.
     pub ended: Vec<Ended>,
-    /// Sessions that go on with other addresses, routes or groups.
+    /// Sessions that go on with other addresses, routes, groups or rules.
     pub changed: Vec<Changed>,
     /// How many go on as they are.
     pub unchanged: usize,
+    /// Flows of all sessions, where the engines were asked.
+    #[serde(default)]
+    pub flows: Option<FlowLoss>,
 }
 
 /// A session that ends.
@@ -30,6 +42,9 @@ pub struct Ended {
     pub principal: String,
     /// Why.
     pub reason: String,
+    /// Its flows, where its engine was asked.
+    #[serde(default)]
+    pub flows: Option<FlowLoss>,
 }
 
 /// A session that goes on with something else.
@@ -47,6 +62,12 @@ pub struct Changed {
     pub gained: Reach,
     /// How many addresses get out of reach.
     pub lost: Reach,
+    /// The rules that count for it.
+    #[serde(default)]
+    pub rules: RuleChange,
+    /// Its flows, where its engine was asked.
+    #[serde(default)]
+    pub flows: Option<FlowLoss>,
 }
 
 /// What comes and what goes.
@@ -67,21 +88,61 @@ pub struct Reach {
     pub v6: u128,
 }
 
-impl Difference {
-    /// Adds one session: what it has, and the verdict about it.
-    pub fn add(&mut self, before: &Grant, after: Result<&Grant, &Refusal>) {
+/// Compares sessions one by one.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    difference: Difference,
+    /// Many sessions share few filters. Those in here cannot make room for others at their place in memory.
+    known: BTreeMap<(usize, usize), Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    _filters: [Arc<Filter>; 2],
+    change: RuleChange,
+}
+
+impl Comparison {
+    /// Adds one session: what it has, and the verdict about it. Returns whether it goes on as it is.
+    pub fn add(&mut self, before: &Grant, after: Result<&Grant, &Refusal>) -> bool {
         match after {
-            Err(refusal) => self.ended.push(Ended {
+            Err(refusal) => self.difference.ended.push(Ended {
                 principal: before.principal.to_string(),
                 reason: refusal.to_string(),
+                flows: None,
             }),
-            Ok(after) => match Changed::between(before, after) {
-                Some(changed) => self.changed.push(changed),
-                None => self.unchanged += 1,
-            },
+            Ok(after) => {
+                let rules = self.rules(&before.filter, &after.filter);
+                match Changed::between(before, after, rules) {
+                    Some(changed) => self.difference.changed.push(changed),
+                    None => {
+                        self.difference.unchanged += 1;
+                        return true;
+                    }
+                }
+            }
         }
+        false
     }
 
+    /// The sum.
+    #[must_use]
+    pub fn finish(self) -> Difference {
+        self.difference
+    }
+
+    fn rules(&mut self, before: &Arc<Filter>, after: &Arc<Filter>) -> RuleChange {
+        let place = |filter: &Arc<Filter>| Arc::as_ptr(filter).addr();
+        let known = self.known.entry((place(before), place(after)));
+        let known = known.or_insert_with(|| Known {
+            _filters: [Arc::clone(before), Arc::clone(after)],
+            change: RuleChange::between(before, after),
+        });
+        known.change.clone()
+    }
+}
+
+impl Difference {
     /// Whether every session goes on as it is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -94,6 +155,9 @@ impl Difference {
         let mut text = format!("{self}\n");
         for ended in &self.ended {
             let _ = writeln!(text, "\n{} ends: {}", ended.principal, ended.reason);
+            if let Some(flows) = ended.flows {
+                let _ = writeln!(text, "  {:<18}{flows}", "flows");
+            }
         }
         for changed in &self.changed {
             let _ = writeln!(text, "\n{} changes", changed.principal);
@@ -111,6 +175,10 @@ impl Difference {
             line("reaches", &changed.routes.gained, Some(changed.gained));
             let lost = &changed.routes.lost;
             line("no longer reaches", lost, Some(changed.lost));
+            changed.rules.render(&mut text);
+            if let Some(flows) = changed.flows {
+                let _ = writeln!(text, "  {:<18}{flows}", "flows");
+            }
         }
         text
     }
@@ -129,13 +197,17 @@ impl fmt::Display for Difference {
             sessions(self.ended.len(), "ends", "end"),
             sessions(self.changed.len(), "changes", "change"),
             sessions(self.unchanged, "stays as it is", "stay as they are"),
-        )
+        )?;
+        match self.flows {
+            Some(flows) => write!(f, "; {flows}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl Changed {
     /// `None` when nothing is different.
-    fn between(before: &Grant, after: &Grant) -> Option<Self> {
+    fn between(before: &Grant, after: &Grant, rules: RuleChange) -> Option<Self> {
         let gained = range::difference(&after.routes, &before.routes);
         let lost = range::difference(&before.routes, &after.routes);
         let changed = Self {
@@ -148,10 +220,13 @@ impl Changed {
                 gained: gained.iter().map(shown_range).collect(),
                 lost: lost.iter().map(shown_range).collect(),
             },
+            rules,
+            flows: None,
         };
         let same = [&changed.addresses, &changed.groups, &changed.routes]
             .iter()
             .all(|exchange| **exchange == Exchange::default());
+        let same = same && changed.rules.is_empty();
         (!same).then_some(changed)
     }
 }
@@ -266,12 +341,21 @@ mod tests {
         }
     }
 
+    fn difference<'a>(
+        sessions: impl IntoIterator<Item = (&'a Grant, Result<&'a Grant, &'a Refusal>)>,
+    ) -> Difference {
+        let mut comparison = Comparison::default();
+        for (before, after) in sessions {
+            comparison.add(before, after);
+        }
+        comparison.finish()
+    }
+
     #[test]
     fn a_session_that_keeps_everything_is_only_counted() {
-        let mut difference = Difference::default();
-        let before = grant(&["10.99.0.7/32"], &["10.0.0.0/17", "10.0.128.0/17"]);
+        let before = grant(&["10.99.0.7/32"], &["10.0.0.0/16"]);
         let after = grant(&["10.99.0.7/32"], &["10.0.0.0/16"]);
-        difference.add(&before, Ok(&after));
+        let difference = difference([(&before, Ok(&after))]);
         assert!(difference.is_empty());
         assert_eq!(
             difference.render(),
@@ -280,8 +364,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_says_the_same_in_other_words_is_a_change_without_routes() {
+        let before = grant(&[], &["10.0.0.0/17", "10.0.128.0/17"]);
+        let after = grant(&[], &["10.0.0.0/16"]);
+        let difference = difference([(&before, Ok(&after)), (&before, Ok(&after))]);
+        assert_eq!(difference.changed[0], difference.changed[1]);
+        let changed = &difference.changed[0];
+        assert_eq!(changed.routes, Exchange::default());
+        assert_eq!(changed.rules.may_use.rules.len(), 1);
+        assert_eq!(changed.rules.may_no_longer_use.rules.len(), 1);
+    }
+
+    #[test]
     fn gains_and_losses_are_told_in_words_and_numbers() {
-        let mut difference = Difference::default();
         let before = grant(&["10.99.0.7/32"], &["10.0.0.0/16", "fd00:1::/64"]);
         let mut after = grant(
             &["10.99.0.9/32", "10.20.0.0/16"],
@@ -293,14 +388,19 @@ mod tests {
             ],
         );
         after.groups = vec!["admins".to_owned()];
-        difference.add(&before, Ok(&after));
         let refusal = Refusal::new(RefusalKind::AccessWithdrawn, "");
-        difference.add(&before, Err(&refusal));
+        let mut bob = before.clone();
+        bob.principal = Principal::parse("bob@example.com").unwrap();
+        let mut difference = difference([(&before, Ok(&after)), (&bob, Err(&refusal))]);
+        let losses = [("alice@example.com", 1, 4), ("bob@example.com", 2, 2)];
+        let losses = losses.map(|(who, ending, open)| (who.to_owned(), FlowLoss { ending, open }));
+        difference.tell_flows(&losses.into(), 9);
         assert_eq!(
             difference.render(),
-            "1 session ends, 1 session changes, 0 sessions stay as they are\n\
+            "1 session ends, 1 session changes, 0 sessions stay as they are; 3 of 9 flows end\n\
              \n\
-             alice@example.com ends: the policy no longer gives this identity access\n\
+             bob@example.com ends: the policy no longer gives this identity access\n  \
+               flows             2 of 2 flows end\n\
              \n\
              alice@example.com changes\n  \
                gets              10.99.0.9, 10.20.0.0/16\n  \
@@ -308,17 +408,21 @@ mod tests {
                joins             admins\n  \
                leaves            staff\n  \
                reaches           fd00:2::/63 (2^65 IPv6 addresses)\n  \
-               no longer reaches 10.0.1.0-10.0.255.254 (65279 IPv4 addresses)\n"
+               no longer reaches 10.0.1.0-10.0.255.254 (65279 IPv4 addresses)\n  \
+               may use           allow at p.toml:1: allow * to 10.0.0.0/24, 10.0.255.255/32, \
+             fd00:1::/64, fd00:2::/63\n  \
+               may no longer use allow at p.toml:1: allow * to 10.0.0.0/16, fd00:1::/64\n  \
+               flows             1 of 4 flows ends\n"
         );
     }
 
     #[test]
     fn the_json_form_reads_back_whatever_the_numbers() {
-        let mut difference = Difference::default();
-        difference.add(
+        let mut difference = difference([(
             &grant(&[], &["10.0.0.1/32"]),
             Ok(&grant(&[], &["::/0", "0.0.0.0/0"])),
-        );
+        )]);
+        difference.tell_flows(&BTreeMap::new(), 0);
         let json = serde_json::to_string(&difference).unwrap();
         assert_eq!(
             serde_json::from_str::<Difference>(&json).unwrap(),

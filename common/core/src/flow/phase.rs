@@ -1,5 +1,6 @@
 //! How far a flow has come, and how long it may be silent there.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::policy::Direction;
@@ -45,6 +46,18 @@ impl Phase {
             Self::Query => QUERY,
             Self::Answered => ANSWERED,
         }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Opening => "opening",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Unanswered => "unanswered",
+            Self::Query | Self::Answered => "answered",
+        })
     }
 }
 

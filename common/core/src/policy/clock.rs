@@ -90,6 +90,29 @@ impl Clock {
         }))
     }
 
+    /// Reads a TOML date-time.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub(super) fn second(&self, written: &Datetime) -> Result<i64, (String, &'static str)> {
+        match self.moment(written) {
+            Ok(Moment::Second(at)) => Ok(at),
+            Ok(Moment::Day(..)) => Err((format!("{written} has no time"), DATE_AND_TIME)),
+            Err(message) => Err((message, DATE_AND_TIME)),
+        }
+    }
+
+    /// Reads a date and time as people write them.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub(super) fn read(&self, written: &str) -> Result<i64, (String, &'static str)> {
+        let datetime = written
+            .parse()
+            .map_err(|_| (format!("{written:?} is no date and time"), DATE_AND_TIME))?;
+        self.second(&datetime)
+    }
+
     /// "Mon 2026-11-23 08:00 Europe/Berlin".
     pub(super) fn show(&self, at: i64) -> String {
         let local = self.zone.to_datetime(timestamp(at));
@@ -108,6 +131,7 @@ fn timestamp(at: i64) -> Timestamp {
 
 pub(super) const DAY: i64 = 86_400;
 pub(super) const WEEK: i64 = 7 * DAY;
+const DATE_AND_TIME: &str = "write a date with a time, such as 2026-12-31T18:00:00";
 /// 1 January 1970 was a Thursday.
 const EPOCH_WEEKDAY: i64 = 3;
 
@@ -151,6 +175,18 @@ mod tests {
             assert!(moment("UTC", written).is_none(), "{written}");
         }
         assert!(Clock::of("Europe/Nowhere").is_none());
+    }
+
+    #[test]
+    fn a_time_on_the_command_line_is_one_of_the_file() {
+        let clock = Clock::of("Europe/Berlin").unwrap();
+        assert_eq!(clock.read("1970-01-02T01:00:00"), Ok(DAY));
+        assert_eq!(clock.read("1970-01-02 00:00:00Z"), Ok(DAY));
+        for (written, words) in [("1970-01-02", "no time"), ("tomorrow", "no date and time")] {
+            let (message, hint) = clock.read(written).unwrap_err();
+            assert!(message.contains(words), "{message}");
+            assert!(hint.contains("2026-12-31T18:00:00"));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The verdict is that of the filter which also judges packets; what is said around it is read
 //! from the rules.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -162,11 +163,22 @@ pub(super) fn explain(policy: &Policy, question: &Question<'_>) -> Explanation {
 }
 
 impl RuleText {
-    fn of(rule: &Rule) -> Self {
+    pub(crate) fn of(rule: &Rule) -> Self {
         Self {
             name: rule.name(),
             place: rule.place(),
             text: rule.to_string(),
+        }
+    }
+}
+
+/// "allow at policy.toml:12: allow …", "databases (policy.toml:12): allow …".
+impl fmt::Display for RuleText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.ends_with(&self.place) {
+            write!(f, "{}: {}", self.name, self.text)
+        } else {
+            write!(f, "{} ({}): {}", self.name, self.place, self.text)
         }
     }
 }

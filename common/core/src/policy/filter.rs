@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::networks::Networks;
 use super::rate::Rate;
 use super::rule::{Action, Rule};
-use super::services;
+use super::services::{self, Service};
 use crate::range::{self, RouteRange};
 
 mod prefixes;
@@ -35,6 +35,30 @@ pub struct Flow {
     /// The packet's destination port, where it carries one: the far end's if the client starts,
     /// else the client's. Without one, a rule that names ports denies, and does not allow.
     pub port: Option<u16>,
+}
+
+impl Flow {
+    /// A flow as people write it: `service` is "tcp/443", "icmp" or "proto/47".
+    ///
+    /// # Errors
+    /// What is wrong with `service`, and what to do.
+    pub fn parse(
+        direction: Direction,
+        inside: IpAddr,
+        service: &str,
+    ) -> Result<Self, (String, &'static str)> {
+        let service = Service::of_a_flow(service)?;
+        Ok(Self {
+            direction,
+            inside,
+            protocol: match (service.protocol.numbers(), inside) {
+                ([_, v6, ..], IpAddr::V6(_)) => *v6,
+                ([number, ..], _) => *number,
+                ([], _) => 0,
+            },
+            port: service.ports.map(|(port, _)| port),
+        })
+    }
 }
 
 /// Which way a packet goes through a session; of a flow, its first packet.

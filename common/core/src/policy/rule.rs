@@ -90,6 +90,12 @@ impl Rule {
         format!("{}:{}", self.file, self.id.line)
     }
 
+    /// What it means to somebody whom it names. Two rules with the same are the same to that one, wherever they
+    /// stand and whomever else they name.
+    pub(crate) fn meaning(&self) -> (Action, Option<&str>, String) {
+        (self.action, self.name.as_deref(), Effect(self).to_string())
+    }
+
     /// How fast one session may use it, in each direction.
     #[must_use]
     pub fn rate(&self) -> Option<Rate> {
@@ -100,18 +106,27 @@ impl Rule {
 /// The rule in one line, without its name and place.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.action, comma(&self.who))?;
-        let preposition = match self.directions {
+        write!(f, "{} {}{}", self.action, comma(&self.who), Effect(self))
+    }
+}
+
+/// What of a rule is the same for everybody whom it names: all but `who`.
+struct Effect<'a>(&'a Rule);
+
+impl fmt::Display for Effect<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(rule) = self;
+        let preposition = match rule.directions {
             Directions::Out => "to",
             Directions::In => "from",
             Directions::Both => "to and from",
         };
-        write!(f, " {preposition} {}", comma(&self.to))?;
-        write!(f, "{}", self.services)?;
-        if let Some(schedule) = &self.schedule {
+        write!(f, " {preposition} {}", comma(&rule.to))?;
+        write!(f, "{}", rule.services)?;
+        if let Some(schedule) = &rule.schedule {
             write!(f, ", {schedule}")?;
         }
-        if let Some(rate) = self.rate {
+        if let Some(rate) = rule.rate {
             write!(f, ", at most {rate}")?;
         }
         Ok(())

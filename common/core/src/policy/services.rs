@@ -173,6 +173,25 @@ impl Service {
         };
         Ok(Self { protocol, ports })
     }
+
+    /// Reads the entry of a single flow: one port where the protocol has ports.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub(super) fn of_a_flow(text: &str) -> Result<Self, (String, &'static str)> {
+        let service = Self::parse(text)?;
+        match (service.protocol, service.ports) {
+            (_, Some((first, last))) if first != last => Err((
+                format!("{text:?} is more than one port"),
+                "a flow has one port: name that",
+            )),
+            (Protocol::Tcp | Protocol::Udp | Protocol::Sctp, None) => Err((
+                format!("{text:?} is no port"),
+                "a flow has a port: name it, such as \"tcp/443\"",
+            )),
+            _ => Ok(service),
+        }
+    }
 }
 
 impl fmt::Display for Service {

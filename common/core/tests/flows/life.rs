@@ -1,6 +1,7 @@
 //! How flows begin, live and end.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use adit_core::dataplane::DropReason;
 use adit_core::flow::{Passage, Phase, Refused, Totals, Volume};
@@ -313,7 +314,15 @@ fn after_a_reload_each_flow_is_judged_once_more_as_its_first_packet_was() {
         (Direction::FromClient, TCP, Some(443)) => Decision::Allow(RuleId { index: 0, line: 1 }),
         _ => Decision::Deny(Some(RULE)),
     };
-    assert_eq!(session.table.denied_by(session.now, &tcp_alone), 1);
+    let everywhere = |_: IpAddr| true;
+    assert_eq!(
+        session.table.denied_by(session.now, &tcp_alone, everywhere),
+        1
+    );
+    assert_eq!(
+        session.table.denied_by(session.now, &tcp_alone, |_| false),
+        2
+    );
     session.table.filter_changed();
     // The answer is judged as what it answers.
     assert!(
@@ -333,7 +342,10 @@ fn after_a_reload_each_flow_is_judged_once_more_as_its_first_packet_was() {
         refused
     );
     assert_eq!(session.table.len(), 1);
-    assert_eq!(session.table.denied_by(session.now, &tcp_alone), 0);
+    assert_eq!(
+        session.table.denied_by(session.now, &tcp_alone, everywhere),
+        0
+    );
 }
 
 #[test]

@@ -575,7 +575,7 @@ fn compare(session: &Session, model: &Model) -> Result<(), TestCaseError> {
     });
     let found = session
         .table
-        .denied_by(session.now, &|flow: &Flow| decide(99, flow));
+        .denied_by(session.now, &|flow: &Flow| decide(99, flow), |_| true);
     prop_assert_eq!(found, denied.count());
     Ok(())
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_core::admission::diff::Difference;
+use adit_core::admission::diff::{Comparison, Difference};
 use adit_core::admission::{Admission, Grant};
 use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::{Identity, Principal};
@@ -16,7 +16,7 @@ use adit_core::policy::Policy;
 use super::admit::narrow;
 use super::{Reception, Regrant, Seated, SecondConnection, ToEngine, server_config};
 use crate::epoch::Epoch;
-use crate::gateway::{GatewayEvent, InsideAddresses};
+use crate::gateway::{GatewayEvent, InsideAddresses, SessionId};
 use crate::tls::{Authorities, QuicServer};
 use crate::transport::Limits;
 
@@ -37,6 +37,23 @@ pub struct Renewal {
     pub tunnel_mtu: u16,
     /// Replace or refuse.
     pub second_connection: SecondConnection,
+}
+
+/// What a renewal would mean for the sessions.
+#[derive(Clone, Debug)]
+pub struct Rehearsal {
+    /// In words and numbers; the engines know what flows it would cost.
+    pub difference: Difference,
+    /// What to ask them about each session that would not go on as it is.
+    pub stakes: Vec<Stake>,
+}
+
+/// What a session would have.
+#[derive(Clone, Debug)]
+pub struct Stake {
+    pub(crate) session: SessionId,
+    /// `None` when it would end.
+    pub(crate) grant: Option<Grant>,
 }
 
 /// What the new state of things says about a session.
@@ -68,18 +85,26 @@ impl Reception {
 
     /// What [`Self::reload`] would do to the sessions; nothing is done.
     #[must_use]
-    pub fn rehearse(&self, now: Instant, renewal: &Renewal) -> Difference {
+    pub fn rehearse(&self, now: Instant, renewal: &Renewal) -> Rehearsal {
         let mut admission = self.admission.clone();
         admission.change(Arc::clone(&renewal.policy), &renewal.inside.all());
         let doubted = !self.authorities.is_same(&renewal.authorities);
         let doubted = doubted.then_some(&*renewal.authorities);
-        let mut difference = Difference::default();
+        let mut comparison = Comparison::default();
+        let mut stakes = Vec::new();
         for seated in self.sessions.values().filter(|seated| !seated.dismissed) {
             let verdict = judge(&mut admission, doubted, seated, &self.epoch, now);
             let after = verdict.as_ref().map(|(_, grant)| grant);
-            difference.add(&seated.grant, after);
+            if !comparison.add(&seated.grant, after) {
+                let session = seated.id;
+                let grant = verdict.ok().map(|(_, grant)| grant);
+                stakes.push(Stake { session, grant });
+            }
         }
-        difference
+        Rehearsal {
+            difference: comparison.finish(),
+            stakes,
+        }
     }
 
     /// Judges those again about whom the policy may say something else by now.
@@ -109,7 +134,7 @@ impl Reception {
         principals: &[Principal],
         doubted: Option<&Authorities>,
     ) -> Difference {
-        let mut difference = Difference::default();
+        let mut comparison = Comparison::default();
         let mut renounced = Vec::new();
         for principal in principals {
             let Some(seated) = self.sessions.get(principal).filter(|s| !s.dismissed) else {
@@ -117,7 +142,7 @@ impl Reception {
             };
             let verdict = judge(&mut self.admission, doubted, seated, &self.epoch, now);
             let after = verdict.as_ref().map(|(_, grant)| grant);
-            difference.add(&seated.grant, after);
+            comparison.add(&seated.grant, after);
             match verdict {
                 Ok((identity, grant)) => {
                     self.schedule(principal, &grant);
@@ -129,7 +154,7 @@ impl Reception {
         for (seated, engine, prefixes) in renounced {
             self.renounce(seated, engine, &prefixes);
         }
-        difference
+        comparison.finish()
     }
 
     /// Gives a session what it has from now on; returns what it has to renounce.
@@ -138,7 +163,7 @@ impl Reception {
         principal: &Principal,
         identity: Identity,
         grant: Grant,
-    ) -> Option<(super::SessionId, u8, Vec<ipnet::IpNet>)> {
+    ) -> Option<(SessionId, u8, Vec<ipnet::IpNet>)> {
         let seated = self.sessions.get_mut(principal)?;
         let is_same = Arc::ptr_eq(&seated.grant.filter, &grant.filter)
             && seated.grant.addresses == grant.addresses

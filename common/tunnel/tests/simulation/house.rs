@@ -4,15 +4,15 @@
 //! inside at any queue. Messages wait in inboxes, as on the way between threads: each inbox keeps its
 //! order, and whose turn is next is chance.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use adit_core::admission::diff::Difference;
+use adit_core::admission::diff::{Difference, FlowLoss};
 use adit_core::dataplane::Counters;
 use adit_core::table::leases::LeaseEntry;
 use adit_tunnel::{
-    Census, Datagram, Gateway, GatewayConfig, GatewayEvent, Offload, Reception, ReceptionConfig,
-    Renewal, ToEngine, ToNeighbour, ToReception, Transmit,
+    Census, Datagram, Findings, Gateway, GatewayConfig, GatewayEvent, Inquiry, Offload, Reception,
+    ReceptionConfig, Renewal, ToEngine, ToNeighbour, ToReception, Transmit,
 };
 use bytes::{Bytes, BytesMut};
 use rand::rngs::StdRng;
@@ -127,7 +127,24 @@ impl House {
 
     #[allow(dead_code)]
     pub fn rehearse(&self, now: Instant, renewal: &Renewal) -> Difference {
-        self.reception.rehearse(now, renewal)
+        self.reception.rehearse(now, renewal).difference
+    }
+
+    /// What flows a renewal would cost, by principal.
+    #[allow(dead_code)]
+    pub fn flow_losses(&self, now: Instant, renewal: &Renewal) -> BTreeMap<String, FlowLoss> {
+        let stakes = self.reception.rehearse(now, renewal).stakes;
+        let rooms = self.engines.iter();
+        rooms
+            .flat_map(|room| room.engine.flow_losses(now, &stakes))
+            .collect()
+    }
+
+    /// What there is of a principal's session.
+    #[allow(dead_code)]
+    pub fn inquire(&self, now: Instant, inquiry: &Inquiry) -> Option<Findings> {
+        let mut rooms = self.engines.iter();
+        rooms.find_map(|room| room.engine.inquire(now, inquiry))
     }
 
     /// The inner addresses of the principal's session, as its engine has them.

@@ -20,6 +20,7 @@ macro_rules! with_one_engine_and_with_three {
 mod engines;
 mod flows;
 mod house;
+mod inquiry;
 mod link;
 mod lives;
 mod mtu;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Explanation, RuleText};
+use super::Explanation;
 
 /// The explanation as text, in the form that `status` has for a client.
 #[must_use]
@@ -12,10 +12,6 @@ pub fn render(explanation: &Explanation) -> String {
         if !value.is_empty() {
             let _ = writeln!(text, "{name:<14}{value}");
         }
-    };
-    let rule = |rule: &RuleText| match rule.name.ends_with(&rule.place) {
-        true => format!("{}: {}", rule.name, rule.text),
-        false => format!("{} ({}): {}", rule.name, rule.place, rule.text),
     };
     let verdict = if explanation.allowed {
         "allowed"
@@ -27,13 +23,13 @@ pub fn render(explanation: &Explanation) -> String {
     line("flow", &explanation.flow);
     line("time", &explanation.time);
     if let Some(deciding) = &explanation.rule {
-        line("rule", &rule(deciding));
+        line("rule", &deciding.to_string());
     }
     if let Some(overruled) = &explanation.overruled {
-        line("else allowed", &rule(overruled));
+        line("else allowed", &overruled.to_string());
     }
     for miss in &explanation.misses {
-        line("nearly", &rule(&miss.rule));
+        line("nearly", &miss.rule.to_string());
         for because in &miss.because {
             line("", &format!("  but it {because}"));
         }

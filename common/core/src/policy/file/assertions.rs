@@ -11,9 +11,8 @@ use super::rules::directions;
 use super::source::Source;
 use crate::config::ConfigError;
 use crate::policy::assertion::Assertion;
-use crate::policy::clock::{Clock, Moment};
+use crate::policy::clock::Clock;
 use crate::policy::rule::{Directions, Rule};
-use crate::policy::services::{Protocol, Service};
 use crate::policy::{Action, Direction, Flow};
 
 #[derive(Deserialize)]
@@ -65,22 +64,18 @@ pub(super) fn parse(
             }
         };
         let inside = *test.to.get_ref();
-        let service = service(source, &test.port)?;
+        let direction = direction(source, test.direction.as_ref())?;
+        let flow =
+            Flow::parse(direction, inside, test.port.get_ref()).map_err(|(message, hint)| {
+                let error = source.error(test.port.span(), "test.port", message);
+                error.with_hint(hint)
+            })?;
         tests.push(Assertion {
             line,
             principal: source.principal(&test.who, "test.who")?,
             groups: test.groups,
             authority: test.authority.unwrap_or_default(),
-            flow: Flow {
-                direction: direction(source, test.direction.as_ref())?,
-                inside,
-                protocol: match (service.protocol.numbers(), inside) {
-                    ([_, v6, ..], IpAddr::V6(_)) => *v6,
-                    ([number, ..], _) => *number,
-                    ([], _) => 0,
-                },
-                port: service.ports.map(|(port, _)| port),
-            },
+            flow,
             at: match &test.at {
                 None => None,
                 Some(at) => Some(moment(source, clock, at)?),
@@ -90,32 +85,6 @@ pub(super) fn parse(
         });
     }
     Ok(tests)
-}
-
-/// One protocol with one port, where it has ports.
-fn service(source: &Source<'_>, port: &Spanned<String>) -> Result<Service, ConfigError> {
-    let error = |message: String, hint: &str| {
-        let error = source.error(port.span(), "test.port", message);
-        Err(error.with_hint(hint))
-    };
-    match Service::parse(port.get_ref()) {
-        Err((message, hint)) => error(message, hint),
-        Ok(Service {
-            ports: Some((first, last)),
-            ..
-        }) if first != last => error(
-            format!("{:?} is more than one port", port.get_ref()),
-            "a test is about one flow: name one port",
-        ),
-        Ok(Service {
-            protocol: Protocol::Tcp | Protocol::Udp | Protocol::Sctp,
-            ports: None,
-        }) => error(
-            format!("{:?} is no port", port.get_ref()),
-            "a test is about one flow: name its port, such as \"tcp/443\"",
-        ),
-        Ok(service) => Ok(service),
-    }
 }
 
 fn direction(
@@ -134,11 +103,8 @@ fn direction(
 }
 
 fn moment(source: &Source<'_>, clock: &Clock, at: &Spanned<Datetime>) -> Result<i64, ConfigError> {
-    let error = |message: String| source.error(at.span(), "test.at", message);
-    match clock.moment(at.get_ref()) {
-        Ok(Moment::Second(at)) => Ok(at),
-        Ok(Moment::Day(..)) => Err(error(format!("{} has no time", at.get_ref()))
-            .with_hint("write a date with a time, such as 2026-12-31T18:00:00")),
-        Err(message) => Err(error(message)),
-    }
+    clock.second(at.get_ref()).map_err(|(message, hint)| {
+        let error = source.error(at.span(), "test.at", message);
+        error.with_hint(hint)
+    })
 }
