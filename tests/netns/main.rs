@@ -4,12 +4,15 @@
 //! /dev/net/tun; where those are missing the ring says so, and fails only where `CI=true`.
 //! One test: `cargo test -p adit-tests --test netns -- site`.
 
+mod access;
 mod bed;
 mod engines;
 mod errors;
 mod leftovers;
 mod mtu;
+mod page;
 mod path;
+mod policy;
 mod quickstart;
 mod records;
 mod recovery;
@@ -94,6 +97,10 @@ const TESTS: &[(&str, Test)] = &[
         "the_quick_start_of_the_readme_is_true",
         quickstart::the_readme_is_true,
     ),
+    (
+        "the_page_of_the_readme_about_access_is_true",
+        access::somebody_gets_access_and_loses_it,
+    ),
     ("several_engines_are_one_gateway", engines::are_one_gateway),
     ("site_to_site_between_two_lans", site::between_two_lans),
     (
@@ -151,6 +158,14 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_dry_run_tells_and_changes_nothing",
         reload::a_dry_run_changes_nothing,
+    ),
+    (
+        "a_policy_that_fails_its_tests_is_refused",
+        policy::that_fails_its_tests_is_refused,
+    ),
+    (
+        "a_policy_is_explained_with_and_without_a_gateway",
+        policy::is_explained_with_and_without_a_gateway,
     ),
     (
         "what_happened_stands_in_the_audit_log",

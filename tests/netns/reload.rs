@@ -327,6 +327,8 @@ pub(crate) fn a_dry_run_changes_nothing(programs: &Programs) -> Result<()> {
         Ping::to(internet::OFFICE_V4).expect_all(&bed.internet.laptops[number])?;
     }
     // The truth: the same in the other tense.
+    let said = reloaded(&bed, &["--dry-run"])?;
+    ensure!(said.contains(" flows end"), "{said}");
     let done = reloaded(&bed, &[])?;
     let facts = |text: &str| text.split_once(": ").map(|(_, facts)| facts.to_owned());
     ensure!(

@@ -4,6 +4,7 @@
 //! instrument takes the namespaces it works between and needs nothing installed.
 
 pub mod cpu;
+pub mod dialogue;
 pub mod flood;
 pub mod http;
 pub mod icmp;
