@@ -1,9 +1,9 @@
-//! What each principal has used, over reconnects and restarts.
+//! What each principal has used, and by which rules, over reconnects, reloads and restarts.
 //!
 //! Ended sessions count with their final counters, present ones with what they have so far. Both are saved every
 //! minute, so that a gateway that is killed forgets a minute.
 
-use adit_core::status::{GatewayStatus, Traffic, Usage};
+use adit_core::status::{GatewayStatus, RuleTexts, RulesTraffic, Traffic, Usage};
 use adit_net::clock;
 use adit_tunnel::SessionInfo;
 use tracing::warn;
@@ -36,12 +36,19 @@ impl Accounting {
         self.usage.open(principal, &remote, clock::unix_seconds());
     }
 
-    /// A session ended.
-    pub fn close_session(&mut self, session: &SessionInfo, traffic: &Traffic) {
+    /// A session ended, which has used these rules.
+    pub fn close_session(
+        &mut self,
+        session: &SessionInfo,
+        traffic: &Traffic,
+        rules: &RulesTraffic,
+        texts: &RuleTexts,
+    ) {
         let principal = session.identity.principal.as_str();
         let remote = session.remote.to_string();
         self.usage
-            .close(principal, &remote, traffic, clock::unix_seconds());
+            .close(principal, &remote, traffic, rules, clock::unix_seconds());
+        self.usage.learn(texts);
     }
 
     /// Everything so far, with the present sessions.

@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use adit_core::status::{self, GatewayStatus, Usage};
+use adit_core::status::{self, GatewayStatus, RuleUsage, Usage};
 use adit_net::clock;
 use adit_net::control_socket::{self, Connection, ControlError};
 use adit_net::exit::Failure;
@@ -71,13 +71,17 @@ pub fn print_status(config: &Path, json: bool) -> Result<(), Failure> {
     print(json, &status, status::render_gateway)
 }
 
-/// `adit-server usage`: asks the running gateway and prints the answer.
+/// `adit-server usage`: asks the running gateway and prints the answer, by principal or by rule.
 ///
 /// # Errors
 /// When no gateway answers.
-pub fn print_usage(config: &Path, json: bool) -> Result<(), Failure> {
+pub fn print_usage(config: &Path, by_rule: bool, json: bool) -> Result<(), Failure> {
     let usage: Option<Usage> = ask(config, &Request::Usage {})?;
     let usage = usage.ok_or_else(stopping)?;
+    if by_rule {
+        let rules: Vec<RuleUsage> = usage.by_rule();
+        return print(json, &rules, |rules| status::render_rules(rules));
+    }
     print(json, &usage, |usage| usage.render(clock::unix_seconds()))
 }
 

@@ -7,11 +7,13 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use adit_core::admission::diff::Difference;
-use adit_core::status::Traffic;
+use adit_core::dataplane::Denial;
+use adit_core::policy::Direction;
+use adit_core::status::{RulesTraffic, Traffic};
 use adit_core::table::leases::LeaseEntry;
 use adit_net::clock;
 use adit_net::files::{self, FileError};
@@ -75,6 +77,18 @@ pub enum Event<'a> {
         seconds: i64,
         /// What passed.
         traffic: &'a Traffic,
+        /// What passed by each rule.
+        rules: &'a RulesTraffic,
+    },
+    /// The policy has refused packets of a session, or for it.
+    Denied {
+        /// Which and whose.
+        #[serde(flatten)]
+        session: Session,
+        /// What packets.
+        kinds: Vec<Kind>,
+        /// Packets of other kinds.
+        others: u64,
     },
     /// A principal has other inner addresses than before, or none any more.
     Lease {
@@ -115,6 +129,38 @@ pub struct Session {
     authority: String,
     remote: SocketAddr,
     addresses: Vec<String>,
+}
+
+/// Packets that the policy denies, and how many.
+#[derive(Clone, Debug, Serialize)]
+pub struct Kind {
+    /// `from-client` or `to-client`.
+    direction: &'static str,
+    /// The address at the far end, seen from the client.
+    far: IpAddr,
+    /// The number of the upper-layer protocol.
+    protocol: u8,
+    /// The destination port, where there is one.
+    port: Option<u16>,
+    /// Which rule denies them; `null` if no rule allows them.
+    rule: Option<String>,
+    packets: u64,
+}
+
+impl From<&(Denial, u64)> for Kind {
+    fn from((denial, packets): &(Denial, u64)) -> Self {
+        Self {
+            direction: match denial.direction {
+                Direction::FromClient => "from-client",
+                Direction::ToClient => "to-client",
+            },
+            far: denial.far,
+            protocol: denial.protocol,
+            port: denial.port,
+            rule: denial.rule.as_ref().map(|rule| rule.name()),
+            packets: *packets,
+        }
+    }
 }
 
 impl From<&SessionInfo> for Session {

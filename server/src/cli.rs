@@ -70,6 +70,9 @@ pub enum Command {
         /// Which gateway
         #[command(flatten)]
         config: ConfigArgs,
+        /// Show what each rule of the policy has let pass instead
+        #[arg(long)]
+        rules: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,

@@ -5,16 +5,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use adit_core::close::Refusal;
-use adit_core::dataplane::TokenBucket;
+use adit_core::dataplane::{Denied, TokenBucket};
+use adit_core::flow::RuleAccounts;
 use adit_core::identity::Principal;
-use adit_core::status::{GatewayStatus, Traffic, Usage};
+use adit_core::status::{GatewayStatus, RuleTexts, Traffic, Usage, rules_traffic};
 use adit_core::table::leases::LeaseEntry;
 use adit_net::host::Host;
 use adit_net::signals::{Signal, Signals};
 use adit_net::{clock, control_socket};
 use adit_tunnel::{GatewayEvent, SessionInfo};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::accounting::Accounting;
 use crate::admin;
@@ -149,8 +150,10 @@ impl Control<'_> {
             GatewayEvent::Closed {
                 session,
                 counters,
+                rules,
                 reason,
-            } => self.closed(&session, &Traffic::from(&*counters), &reason),
+            } => self.closed(&session, &Traffic::from(&*counters), &rules, &reason),
+            GatewayEvent::Denied { session, denied } => self.denied(&session, &denied),
             GatewayEvent::Regranted(difference) => {
                 info!("the policy says something else now: {difference}");
                 let sessions = &difference;
@@ -175,19 +178,49 @@ impl Control<'_> {
         });
     }
 
-    fn closed(&mut self, session: &SessionInfo, traffic: &Traffic, reason: &str) {
+    fn closed(
+        &mut self,
+        session: &SessionInfo,
+        traffic: &Traffic,
+        accounts: &RuleAccounts,
+        reason: &str,
+    ) {
         info!(
             principal = %session.identity.principal,
             remote = %session.remote,
             reason,
             "session closed"
         );
-        self.accounting.close_session(session, traffic);
+        let mut texts = RuleTexts::new();
+        let rules = rules_traffic(accounts, &mut texts);
+        self.accounting
+            .close_session(session, traffic, &rules, &texts);
         self.audit.write(&Event::Disconnect {
             session: audit::Session::from(session),
             reason,
             seconds: (clock::unix_seconds() - session.since).max(0),
             traffic,
+            rules: &rules,
+        });
+    }
+
+    fn denied(&mut self, session: &SessionInfo, denied: &Denied) {
+        for (denial, packets) in &denied.kinds {
+            debug!(
+                principal = %session.identity.principal,
+                direction = ?denial.direction,
+                far = %denial.far,
+                protocol = denial.protocol,
+                port = denial.port,
+                rule = denial.rule.as_ref().map(|rule| rule.name()),
+                packets,
+                "packets denied"
+            );
+        }
+        self.audit.write(&Event::Denied {
+            session: audit::Session::from(session),
+            kinds: denied.kinds.iter().map(audit::Kind::from).collect(),
+            others: denied.others,
         });
     }
 

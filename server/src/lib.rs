@@ -41,7 +41,11 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => run::run(&args.config),
         Command::Check(args) => check(&args.config),
         Command::Status { config, json } => admin::print_status(&config.config, json),
-        Command::Usage { config, json } => admin::print_usage(&config.config, json),
+        Command::Usage {
+            config,
+            rules,
+            json,
+        } => admin::print_usage(&config.config, rules, json),
         Command::Reload {
             config,
             dry_run,

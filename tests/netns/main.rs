@@ -17,6 +17,7 @@ mod quickstart;
 mod records;
 mod recovery;
 mod reload;
+mod rules;
 mod second;
 mod site;
 mod tunnel;
@@ -172,6 +173,18 @@ const TESTS: &[(&str, Test)] = &[
         records::the_audit_log,
     ),
     ("what_was_used_is_kept_over_restarts", records::the_accounts),
+    (
+        "the_rate_of_a_rule_is_kept_and_used",
+        rules::a_rate_is_kept_and_used,
+    ),
+    (
+        "what_is_denied_stands_in_the_audit_log",
+        rules::what_is_denied_stands_in_the_audit_log,
+    ),
+    (
+        "rules_are_accounted_for_over_reloads_and_restarts",
+        rules::rules_are_accounted_for,
+    ),
     ("an_outer_path_of_1280_carries_a_file", mtu::path_1280),
     ("an_outer_path_of_1400_carries_a_file", mtu::path_1400),
     ("an_outer_path_of_1500_carries_a_file", mtu::path_1500),

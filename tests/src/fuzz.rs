@@ -4,7 +4,7 @@
 //! read again, an answer to a packet is a packet. `fuzz/` searches for inputs with these
 //! functions on nightly; the test `fuzz_corpus` replays `fuzz/corpus` through them on stable.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use adit_core::close::{Refusal, RefusalKind};
 use adit_core::dataplane::gateway::{
     self as gateway_verdict, Gate, OnWire, Place, Sessions, Target as Onward,
 };
-use adit_core::dataplane::{Verdict, client as client_verdict};
-use adit_core::flow::{FlowTable, HashKey, Passage};
+use adit_core::dataplane::{Denial, Verdict, client as client_verdict};
+use adit_core::flow::{FlowTable, HashKey, Passage, Totals};
 use adit_core::h3::frame::{self, Frame, FrameReader};
 use adit_core::h3::message::{RequestHead, ResponseHead};
 use adit_core::h3::qpack::{self, instruction};
@@ -128,6 +128,7 @@ pub fn dataplane(data: &[u8]) {
     let mut visit = Visit {
         office: &OFFICE,
         flows: [flow_table(now), flow_table(now)],
+        denied: 0,
     };
     let mut verdicts = Vec::new();
     for from in [LAPTOP, SITE] {
@@ -159,6 +160,9 @@ pub fn dataplane(data: &[u8]) {
         assert!(data.len() <= MAX_PACKET);
     }
     verdicts.push(verdict.map(|_| ()));
+    let prohibited = Verdict::Reply(IcmpError::AdminProhibited);
+    let prohibited = verdicts.iter().filter(|verdict| **verdict == prohibited);
+    assert_eq!(visit.denied, prohibited.count(), "every denial is reported");
     let verdict =
         client_verdict::to_gateway(&OFFICE.view, MAX_PACKET, &packet, packet.bytes().len());
     if verdict == Verdict::Forward(()) {
@@ -182,7 +186,11 @@ pub fn flows(data: &[u8]) {
     let mut now = Instant::now();
     let mut table = flow_table(now);
     let rule = RuleId { index: 0, line: 1 };
-    let (mut denied, mut counted, mut rest) = (false, 0, data);
+    let (mut denied, mut counted, mut passed, mut rest) = (false, 0, 0, data);
+    let packets = |totals: &BTreeMap<RuleId, Totals>| -> u64 {
+        let packets = |totals: &Totals| totals.from_client.packets + totals.to_client.packets;
+        totals.values().map(packets).sum()
+    };
     while let Some(([what, high, low], behind)) = rest.split_first_chunk::<3>() {
         let length = usize::from(u16::from_be_bytes([*high, *low])).min(behind.len());
         let (bytes, behind) = behind.split_at(length);
@@ -195,7 +203,7 @@ pub fn flows(data: &[u8]) {
         now += Duration::from_secs([0, 1, 60, 300][usize::from(what >> 1 & 3)]);
         if what & 8 != 0 {
             denied = !denied;
-            table.filter_changed();
+            passed += packets(&table.filter_changed());
         }
         let policy = |flow: &Flow| match flow.direction {
             Direction::FromClient if !denied => Decision::Allow(rule),
@@ -223,12 +231,8 @@ pub fn flows(data: &[u8]) {
             assert_eq!(table.iter(now).count(), table.len());
         }
     }
-    let totals = table.totals_by_rule();
-    let packets: u64 = totals
-        .values()
-        .map(|totals| totals.from_client.packets + totals.to_client.packets)
-        .sum();
-    assert_eq!(packets, counted, "every packet is counted for a rule");
+    passed += packets(&table.totals_by_rule());
+    assert_eq!(passed, counted, "every packet is counted for a rule");
 }
 
 /// The frames of one stream, whose kind the first byte chooses, the same however it is cut.
@@ -627,6 +631,7 @@ impl Office {
 struct Visit<'a> {
     office: &'a Office,
     flows: [FlowTable; 2],
+    denied: usize,
 }
 
 impl Sessions for Visit<'_> {
@@ -642,6 +647,10 @@ impl Sessions for Visit<'_> {
             flows: self.flows.get_mut(key)?,
             max_packet: MAX_PACKET,
         })
+    }
+
+    fn denied(&mut self, _: usize, _: Instant, _: Denial, packets: usize) {
+        self.denied += packets;
     }
 }
 

@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_core::dataplane::Verdict;
 use adit_core::dataplane::gateway::{self, Gate, OnWire, Place, Sessions, Target};
+use adit_core::dataplane::{Denial, Denials, Verdict};
 use adit_core::flow::{FlowTable, HashKey};
 use adit_core::identity::{Identity, Principal};
 use adit_core::policy::{Decision, Direction, Filter, Flow, Policy};
@@ -250,6 +250,7 @@ struct Table {
     owners: Owners<Place<usize>>,
     filters: Vec<Arc<Filter>>,
     flows: Vec<FlowTable>,
+    denials: Vec<Denials>,
     now: Instant,
 }
 
@@ -273,6 +274,7 @@ impl Table {
             owners,
             filters,
             flows,
+            denials: vec![Denials::default(); SESSIONS],
             now,
         }
     }
@@ -291,6 +293,10 @@ impl Sessions for Table {
             flows: self.flows.get_mut(key)?,
             max_packet: MAX_PACKET,
         })
+    }
+
+    fn denied(&mut self, key: usize, now: Instant, denial: Denial, packets: usize) {
+        self.denials[key].add(now, denial, packets);
     }
 }
 

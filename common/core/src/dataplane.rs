@@ -9,9 +9,11 @@ use crate::wire::icmp::IcmpError;
 
 pub mod client;
 mod counters;
+mod denials;
 pub mod gateway;
 
 pub use counters::{Counters, DirectionCounters};
+pub use denials::{Denial, Denials, Denied};
 
 /// What happens to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,8 @@ drop_reasons! {
     FragmentOverlap = "fragment-overlap",
     /// A first fragment without all of the header by which it would be judged.
     FragmentTooShort = "fragment-too-short",
+    /// Its rule has a rate, and more comes than that.
+    RateLimited = "rate-limited",
     /// It does not fit through the path.
     TooBig = "too-big",
     /// It has travelled too far.

@@ -12,38 +12,55 @@
 //!
 //! A filter may be replaced at any time: [`FlowTable::filter_changed`]. Nothing is searched then; each
 //! flow is judged again when its next packet comes.
+//!
+//! What passes is counted for its rule, and held to its rate: [`FlowTable::limit`], [`FlowTable::count`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::dataplane::{DropReason, Verdict};
-use crate::policy::{Decision, Direction, Filter, Flow, RuleId};
+use crate::policy::{Decision, Direction, Filter, Flow, Rate, RuleId};
 use crate::wire::icmp::{self, IcmpError};
 use crate::wire::ip::{self, IpPacket};
 use crate::wire::tcp::{ACK, RST, SYN};
 
+mod accounts;
 mod fragments;
 mod key;
+mod limit;
 mod phase;
+mod rules;
 mod slots;
 
+pub use accounts::{RuleAccount, RuleAccounts};
 use fragments::Fragments;
 pub use key::HashKey;
 use key::{Key, Nameless, Part, opposite};
 pub use phase::Phase;
 use phase::Progress;
+use rules::Rules;
+pub use rules::{Totals, Volume};
 use slots::{Slot, Slots};
 
 /// What decides about the first packet of a flow.
 pub trait Decide {
     /// Whether the flow may be.
     fn decide(&self, flow: &Flow) -> Decision;
+
+    /// How fast a session may use a rule, in each direction; `None` without a limit.
+    fn rate(&self, _rule: RuleId) -> Option<Rate> {
+        None
+    }
 }
 
 impl Decide for Filter {
     fn decide(&self, flow: &Flow) -> Decision {
         Self::decide(self, flow)
+    }
+
+    fn rate(&self, rule: RuleId) -> Option<Rate> {
+        Self::rate(self, rule)
     }
 }
 
@@ -64,8 +81,7 @@ pub struct FlowTable {
     next_serial: u64,
     /// Where the flow of the last packet of each direction is, or was: the next is likely to be of it.
     last: [u32; 2],
-    /// What the flows that ended have carried.
-    ended: BTreeMap<RuleId, Totals>,
+    rules: Rules,
 }
 
 /// Why a packet passes, and where it is counted: see [`FlowTable::count`].
@@ -95,26 +111,6 @@ pub enum Refused {
     Drop(DropReason),
 }
 
-/// Packets and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Volume {
-    /// Packets of the wire: what a device hands over in one piece counts as what it becomes.
-    pub packets: u64,
-    /// Their bytes, IP headers included.
-    pub bytes: u64,
-}
-
-/// What a rule has let pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Flows.
-    pub flows: u64,
-    /// From the client.
-    pub from_client: Volume,
-    /// To the client.
-    pub to_client: Volume,
-}
-
 /// A flow as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowReport {
@@ -126,8 +122,8 @@ pub struct FlowReport {
     pub far: (IpAddr, u16),
     /// Who sent the first packet.
     pub started_by: Direction,
-    /// Which rule allows it. When the policy has changed since its last packet, a rule of the old one.
-    pub rule: RuleId,
+    /// Which rule allows it; `None` when the filter has changed since its last packet.
+    pub rule: Option<RuleId>,
     /// How far it has come.
     pub phase: Phase,
     /// How long it has been silent, in whole seconds.
@@ -189,7 +185,7 @@ impl FlowTable {
             generation: 0,
             next_serial: 0,
             last: [NOWHERE; 2],
-            ended: BTreeMap::new(),
+            rules: Rules::new(now),
         }
     }
 
@@ -217,8 +213,9 @@ impl FlowTable {
         judged
     }
 
-    /// Whether this is simply the next packet of the flow that `handle` names. If so, it passes and
-    /// is counted; if not, [`Self::judge`] knows why. Beginnings and ends of TCP connections are never simple.
+    /// Whether this is simply the next packet of the flow that `handle` names, and within the rate of its
+    /// rule. If so, it passes and is counted; if not, [`Self::judge`] and [`Self::limit`] know why.
+    /// Beginnings and ends of TCP connections are never simple.
     pub fn follow(
         &mut self,
         now: Instant,
@@ -226,13 +223,13 @@ impl FlowTable {
         handle: Handle,
         packet: &IpPacket<'_>,
     ) -> bool {
-        let (now, generation) = (self.second(now), self.generation);
+        let (second, generation) = (self.second(now), self.generation);
         let Some(slot) = self.slots.get(handle.at) else {
             return false;
         };
         let is_current = slot.serial == handle.serial
             && slot.generation == generation
-            && !slot.has_expired(now)
+            && !slot.has_expired(second)
             && !packet.is_fragment()
             && Key::of(packet, direction) == Ok(slot.key);
         let part = match Part::of(packet) {
@@ -242,24 +239,45 @@ impl FlowTable {
         if matches!(part, Part::Segment(flags) if flags & (SYN | RST) != 0) {
             return false;
         }
-        self.pass(handle.at, now, direction, part);
-        self.count(Passage::Flow(handle), direction, 1, packet.bytes().len());
+        let bytes = packet.bytes().len();
+        if !self.rules.take(slot.rule, now, direction, bytes) {
+            return false;
+        }
+        self.pass(handle.at, second, direction, part);
+        self.count(Passage::Flow(handle), direction, 1, bytes);
         true
+    }
+
+    /// Whether the rate of its rule lets a packet pass that is so many bytes on the wire; if so, they count
+    /// against it.
+    ///
+    /// # Errors
+    /// [`DropReason::RateLimited`]
+    pub fn limit(
+        &mut self,
+        now: Instant,
+        passage: Passage,
+        direction: Direction,
+        bytes: usize,
+    ) -> Result<(), DropReason> {
+        match self.rule_of(passage) {
+            Some(rule) if !self.rules.take(rule, now, direction, bytes) => {
+                Err(DropReason::RateLimited)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Counts what passed: so many packets of the wire, of so many bytes together.
     pub fn count(&mut self, passage: Passage, direction: Direction, packets: usize, bytes: usize) {
-        match passage {
-            Passage::Flow(Handle { at, serial }) => {
-                if let Some(slot) = self.slots.get_mut(at).filter(|slot| slot.serial == serial) {
-                    slot.volumes[direction as usize].add(packets as u64, bytes as u64);
-                }
-            }
-            Passage::Single(rule) => {
-                let volume = self.ended.entry(rule).or_default().volume(direction);
-                volume.add(packets as u64, bytes as u64);
-            }
-            Passage::Related => {}
+        let (packets, bytes) = (packets as u64, bytes as u64);
+        if let Some(rule) = self.rule_of(passage) {
+            self.rules.count(rule, direction, packets, bytes);
+        }
+        if let Passage::Flow(Handle { at, serial }) = passage
+            && let Some(slot) = self.slots.get_mut(at).filter(|slot| slot.serial == serial)
+        {
+            slot.volumes[direction as usize].add(packets, bytes);
         }
     }
 
@@ -270,9 +288,13 @@ impl FlowTable {
         self.slots.get(at).map(|_| self.handle(at))
     }
 
-    /// From now on another filter decides: every flow is judged again when its next packet comes.
-    pub fn filter_changed(&mut self) {
+    /// From now on another filter decides: every flow is judged again when its next packet comes, and
+    /// what is held to a rate has its burst again. Returns what the rules of the old filter have let pass.
+    pub fn filter_changed(&mut self) -> BTreeMap<RuleId, Totals> {
         self.generation = self.generation.wrapping_add(1);
+        let totals = self.rules.totals();
+        self.rules.clear();
+        totals
     }
 
     /// How many flows would end if this filter decided, and the client had only those of its addresses
@@ -338,7 +360,7 @@ impl FlowTable {
             .filter_map(|key| self.slots.find(&key, self.last[0]))
             .map(|at| &self.slots[at])
             .find(|slot| !slot.has_expired(now))
-            .map(|slot| report(slot, now))
+            .map(|slot| self.report(slot, now))
     }
 
     /// Every live flow, in no order.
@@ -347,18 +369,14 @@ impl FlowTable {
         self.slots
             .iter()
             .filter(move |slot| !slot.has_expired(now))
-            .map(move |slot| report(slot, now))
+            .map(move |slot| self.report(slot, now))
     }
 
-    /// What each rule has let pass since the session began. A flow counts for the rule that allowed it
-    /// last.
+    /// What each rule has let pass since the filter decides. A flow counts for the rule that let it begin,
+    /// and each of its packets for the one that allowed it then.
     #[must_use]
     pub fn totals_by_rule(&self) -> BTreeMap<RuleId, Totals> {
-        let mut totals = self.ended.clone();
-        for slot in self.slots.iter() {
-            totals.entry(slot.rule).or_default().add(slot);
-        }
-        totals
+        self.rules.totals()
     }
 
     /// A whole packet, or the first fragment of one.
@@ -377,6 +395,7 @@ impl FlowTable {
             }
             Err(Nameless::Single) => {
                 let rule = allowed(filter, &single(packet, direction))?;
+                self.rules.place(filter, rule);
                 let generation = self.generation;
                 (Passage::Single(rule), Passed::Single { rule, generation })
             }
@@ -415,6 +434,8 @@ impl FlowTable {
             None => {}
         }
         self.next_serial += 1;
+        let rule = self.rules.place(filter, rule);
+        self.rules.begin_flow(rule);
         let mut progress = Progress::new(started_by, part);
         progress.advance(direction, part, key.is_query());
         let slot = Slot::new(key, self.next_serial, rule, self.generation, now, progress);
@@ -440,7 +461,10 @@ impl FlowTable {
         }
         if slot.generation != generation {
             match allowed(filter, &slot.key.first(slot.progress.started_by)) {
-                Ok(rule) => (slot.rule, slot.generation) = (rule, generation),
+                Ok(rule) => {
+                    slot.rule = self.rules.place(filter, rule);
+                    slot.generation = generation;
+                }
                 Err(refused) => {
                     self.end(at);
                     return Err(refused);
@@ -565,8 +589,36 @@ impl FlowTable {
     }
 
     fn end(&mut self, at: u32) {
-        let slot = self.slots.remove(at);
-        self.ended.entry(slot.rule).or_default().add(&slot);
+        self.slots.remove(at);
+    }
+
+    /// The place of the rule by which something passes.
+    fn rule_of(&self, passage: Passage) -> Option<u32> {
+        match passage {
+            Passage::Flow(Handle { at, serial }) => self
+                .slots
+                .get(at)
+                .filter(|slot| slot.serial == serial && slot.generation == self.generation)
+                .map(|slot| slot.rule),
+            Passage::Single(rule) => self.rules.known(rule),
+            Passage::Related => None,
+        }
+    }
+
+    fn report(&self, slot: &Slot, now: u32) -> FlowReport {
+        let [from_client, to_client] = slot.volumes;
+        let is_current = slot.generation == self.generation;
+        FlowReport {
+            protocol: slot.key.protocol(),
+            client: (slot.key.client(), slot.key.client_port()),
+            far: (slot.key.far(), slot.key.far_port()),
+            started_by: slot.progress.started_by,
+            rule: self.rules.rule(slot.rule).filter(|_| is_current),
+            phase: slot.progress.phase,
+            idle: Duration::from_secs(u64::from(now.saturating_sub(slot.used))),
+            from_client,
+            to_client,
+        }
     }
 
     fn handle(&self, at: u32) -> Handle {
@@ -578,45 +630,6 @@ impl FlowTable {
     fn second(&self, now: Instant) -> u32 {
         let passed = now.saturating_duration_since(self.start).as_secs();
         u32::try_from(passed).unwrap_or(u32::MAX)
-    }
-}
-
-impl Volume {
-    fn add(&mut self, packets: u64, bytes: u64) {
-        self.packets += packets;
-        self.bytes += bytes;
-    }
-}
-
-impl Totals {
-    fn volume(&mut self, direction: Direction) -> &mut Volume {
-        match direction {
-            Direction::FromClient => &mut self.from_client,
-            Direction::ToClient => &mut self.to_client,
-        }
-    }
-
-    fn add(&mut self, slot: &Slot) {
-        self.flows += 1;
-        for direction in [Direction::FromClient, Direction::ToClient] {
-            let Volume { packets, bytes } = slot.volumes[direction as usize];
-            self.volume(direction).add(packets, bytes);
-        }
-    }
-}
-
-fn report(slot: &Slot, now: u32) -> FlowReport {
-    let [from_client, to_client] = slot.volumes;
-    FlowReport {
-        protocol: slot.key.protocol(),
-        client: (slot.key.client(), slot.key.client_port()),
-        far: (slot.key.far(), slot.key.far_port()),
-        started_by: slot.progress.started_by,
-        rule: slot.rule,
-        phase: slot.progress.phase,
-        idle: Duration::from_secs(u64::from(now.saturating_sub(slot.used))),
-        from_client,
-        to_client,
     }
 }
 

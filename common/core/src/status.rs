@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod rules;
 mod text;
 mod usage;
 
+pub use rules::{RuleTexts, RuleTraffic, RulesTraffic, rules_traffic};
 pub use text::{render_client, render_gateway};
-pub use usage::{Account, Usage};
+pub use usage::{Account, RuleUsage, Usage, render_rules};
 
 /// The gateway.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct GatewayStatus {
     pub now: i64,
     /// Sessions in the order they were opened.
     pub sessions: Vec<SessionStatus>,
+    /// What the rules say that sessions have used, by name.
+    #[serde(default)]
+    pub rules: RuleTexts,
     /// QUIC connections in any state, those still in their handshake included.
     pub connections: usize,
     /// Packets that had passed, and that the TUN device then refused.
@@ -65,6 +70,9 @@ pub struct SessionStatus {
     pub flows: usize,
     /// What passed.
     pub traffic: Traffic,
+    /// What passed by each rule.
+    #[serde(default)]
+    pub rules: RulesTraffic,
 }
 
 /// A client's certificate.
@@ -141,6 +149,7 @@ impl GatewayStatus {
     pub fn add(&mut self, other: Self) {
         self.sessions.extend(other.sessions);
         self.sessions.sort_by_key(|session| session.id);
+        self.rules.extend(other.rules);
         self.connections += other.connections;
         self.refused_by_device += other.refused_by_device;
         self.total.add(&other.total);

@@ -15,7 +15,8 @@ use std::time::Instant;
 use adit_core::admission::diff::Difference;
 use adit_core::close::{Refusal, RefusalKind};
 use adit_core::dataplane::gateway::Place;
-use adit_core::dataplane::{Counters, TokenBucket};
+use adit_core::dataplane::{Counters, Denied, TokenBucket};
+use adit_core::flow::RuleAccounts;
 use adit_core::identity::Principal;
 use adit_core::session::gateway::{Control, GatewayControlConfig};
 use adit_core::table::owners::Owners;
@@ -31,6 +32,7 @@ use crate::links::{Datagram, Key, Links};
 use crate::reception::{ToEngine, ToReception};
 
 mod data;
+mod denials;
 mod inquiry;
 mod lifetime;
 mod machine;
@@ -96,8 +98,18 @@ pub enum GatewayEvent {
         session: SessionInfo,
         /// What passed in all its time.
         counters: Box<Counters>,
+        /// What passed by each rule.
+        rules: RuleAccounts,
         /// Why, in words.
         reason: String,
+    },
+    /// The policy has refused packets of a session, or for it. The first time at once, then at most once a
+    /// minute and session.
+    Denied {
+        /// Which.
+        session: SessionInfo,
+        /// What packets, and how many.
+        denied: Denied,
     },
     /// The time has come when the policy says something else.
     Regranted(Box<Difference>),
@@ -121,6 +133,8 @@ pub struct Gateway {
     /// Links whose client ended the request: closed when their time to hear of it is over.
     lingering: Lingering,
     timers: BTreeSet<(Instant, Key)>,
+    /// Sessions with denied packets to be told, and when.
+    denials: BTreeSet<(Instant, Key)>,
     /// When expired flows are looked for; `None` while nothing has passed.
     sweep: Option<Instant>,
     inside: VecDeque<Bytes>,
@@ -151,6 +165,7 @@ impl Gateway {
             epoch: config.epoch,
             lingering: Lingering::default(),
             timers: BTreeSet::new(),
+            denials: BTreeSet::new(),
             sweep: None,
             inside: VecDeque::new(),
             chunks: Chunks::default(),
@@ -216,6 +231,7 @@ impl Gateway {
             self.timers.pop_first();
             self.handle_session_timeout(now, key);
         }
+        self.tell_denials(now);
         self.sweep(now);
         let mut notices = Vec::new();
         while let Some(key) = self.links.poll_service(now, &self.control, &mut notices) {
@@ -262,6 +278,7 @@ impl Gateway {
             self.links.poll_timeout(),
             self.timers.first().map(|(due, _)| *due),
             self.lingering.poll_timeout(),
+            self.denials.first().map(|(due, _)| *due),
             self.sweep,
         ]
         .into_iter()

@@ -11,8 +11,8 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{DropReason, Verdict};
-use crate::flow::FlowTable;
+use super::{Denial, DropReason, Verdict};
+use crate::flow::{FlowTable, Passage, Refused};
 use crate::offload::split::Segments;
 use crate::policy::{Direction, Filter};
 use crate::wire::icmp::{self, IcmpError};
@@ -27,6 +27,8 @@ pub trait Sessions {
     fn owner(&self, address: IpAddr) -> Option<Place<Self::Key>>;
     /// What judges the packets of a session; `None` when it is gone.
     fn gate(&mut self, key: Self::Key) -> Option<Gate<'_>>;
+    /// The policy denies a session so many packets of the wire, or denies them to it.
+    fn denied(&mut self, key: Self::Key, now: Instant, denial: Denial, packets: usize);
 }
 
 /// What judges the packets of a session.
@@ -110,19 +112,25 @@ pub fn from_peer<S: Sessions>(
         return Verdict::Reply(IcmpError::SourcePolicy);
     }
     let receiver = sessions.owner(destination);
-    let Some(gate) = sessions.gate(from) else {
-        return Verdict::Drop(DropReason::SessionGone);
-    };
     let direction = Direction::FromClient;
-    let passage = match gate.flows.judge(now, gate.filter, direction, packet) {
+    let passage = match judge(sessions, now, from, direction, packet, 1) {
         Ok(passage) => passage,
-        Err(refused) => return refused.verdict(),
+        Err(verdict) => return verdict,
     };
+    match receiver {
+        // A packet to itself would travel for ever.
+        Some(Place::Here(peer)) if peer == from => return Verdict::Reply(IcmpError::NoRoute),
+        Some(_) if packet.hop_limit() <= 1 => return Verdict::Reply(IcmpError::HopLimitExceeded),
+        _ => {}
+    }
+    let bytes = packet.bytes().len();
+    if let Some(gate) = sessions.gate(from)
+        && let Err(reason) = gate.flows.limit(now, passage, direction, bytes)
+    {
+        return Verdict::Drop(reason);
+    }
     let verdict = match receiver {
         None => Verdict::Forward(Target::Inside),
-        // A packet to itself would travel for ever.
-        Some(Place::Here(peer)) if peer == from => Verdict::Reply(IcmpError::NoRoute),
-        Some(_) if packet.hop_limit() <= 1 => Verdict::Reply(IcmpError::HopLimitExceeded),
         Some(Place::Here(peer)) => {
             deliver(sessions, now, peer, packet, OnWire::single(packet)).map(Target::Peer)
         }
@@ -131,8 +139,7 @@ pub fn from_peer<S: Sessions>(
     if matches!(verdict, Verdict::Forward(_))
         && let Some(gate) = sessions.gate(from)
     {
-        gate.flows
-            .count(passage, direction, 1, packet.bytes().len());
+        gate.flows.count(passage, direction, 1, bytes);
     }
     verdict
 }
@@ -203,22 +210,45 @@ fn deliver<S: Sessions>(
     packet: &IpPacket<'_>,
     on_wire: OnWire,
 ) -> Verdict<S::Key> {
+    let direction = Direction::ToClient;
+    let passage = match judge(sessions, now, peer, direction, packet, on_wire.packets) {
+        Ok(passage) => passage,
+        Err(verdict) => return verdict,
+    };
     let Some(gate) = sessions.gate(peer) else {
         return Verdict::Drop(DropReason::SessionGone);
-    };
-    let direction = Direction::ToClient;
-    let passage = match gate.flows.judge(now, gate.filter, direction, packet) {
-        Ok(passage) => passage,
-        Err(refused) => return refused.verdict(),
     };
     if on_wire.longest > gate.max_packet {
         return Verdict::Reply(IcmpError::PacketTooBig {
             mtu: u32::try_from(gate.max_packet).unwrap_or(u32::MAX),
         });
     }
+    if let Err(reason) = gate.flows.limit(now, passage, direction, on_wire.bytes) {
+        return Verdict::Drop(reason);
+    }
     gate.flows
         .count(passage, direction, on_wire.packets, on_wire.bytes);
     Verdict::Forward(peer)
+}
+
+/// Asks the flows of a session about a packet that is so many on the wire, and reports what the policy denies.
+fn judge<S: Sessions, T>(
+    sessions: &mut S,
+    now: Instant,
+    key: S::Key,
+    direction: Direction,
+    packet: &IpPacket<'_>,
+    packets: usize,
+) -> Result<Passage, Verdict<T>> {
+    let Some(gate) = sessions.gate(key) else {
+        return Err(Verdict::Drop(DropReason::SessionGone));
+    };
+    let judged = gate.flows.judge(now, gate.filter, direction, packet);
+    if let Err(Refused::Denied(rule)) = judged {
+        let denial = Denial::of(packet, direction, gate.filter, rule);
+        sessions.denied(key, now, denial, packets);
+    }
+    judged.map_err(Refused::verdict)
 }
 
 /// Whether an address may stand in a forwarded packet (RFC 1812 §5.3.7, RFC 4291 §2.5.6).

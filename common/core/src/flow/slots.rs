@@ -7,8 +7,6 @@ use std::ops::{Index, IndexMut};
 
 use hashbrown::HashTable;
 
-use crate::policy::RuleId;
-
 use super::Volume;
 use super::key::{HashKey, Key};
 use super::phase::{Phase, Progress};
@@ -20,7 +18,8 @@ pub(super) struct Slot {
     /// Different from that of every flow before and after, in this table.
     pub(super) serial: u64,
     pub(super) volumes: [Volume; 2],
-    pub(super) rule: RuleId,
+    /// The place of the rule that allows it.
+    pub(super) rule: u32,
     /// The filter that has judged it last.
     pub(super) generation: u32,
     /// The second of its last packet.
@@ -35,7 +34,7 @@ impl Slot {
     pub(super) fn new(
         key: Key,
         serial: u64,
-        rule: RuleId,
+        rule: u32,
         generation: u32,
         now: u32,
         progress: Progress,
@@ -268,8 +267,7 @@ mod tests {
     fn slot(port: u16, phase: Phase, now: u32) -> Slot {
         let mut progress = Progress::new(Direction::FromClient, Part::Datagram);
         progress.phase = phase;
-        let rule = RuleId { index: 0, line: 1 };
-        Slot::new(key(port), port.into(), rule, 0, now, progress)
+        Slot::new(key(port), port.into(), 0, 0, now, progress)
     }
 
     proptest! {

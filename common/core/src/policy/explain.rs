@@ -136,7 +136,7 @@ pub(super) fn explain(policy: &Policy, question: &Question<'_>) -> Explanation {
                 Decision::Allow(id) => (true, Some(id)),
                 Decision::Deny(id) => (false, id),
             };
-            deciding = id.and_then(|id| access.filter.rule(id));
+            deciding = id.and_then(|id| access.filter.rule(id)).map(|rule| &**rule);
             explanation.allowed = allowed;
             explanation.reason = match deciding {
                 Some(rule) => format!(

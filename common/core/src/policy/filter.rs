@@ -138,11 +138,11 @@ impl Filter {
 
     /// The rule of an answer.
     #[must_use]
-    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+    pub fn rule(&self, id: RuleId) -> Option<&Arc<Rule>> {
         let at = self
             .rules
             .binary_search_by_key(&id.index, |rule| rule.id().index);
-        at.ok().map(|at| &*self.rules[at])
+        at.ok().map(|at| &self.rules[at])
     }
 
     /// The rule that would allow a flow that a rule denies.

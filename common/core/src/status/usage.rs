@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::text::{bytes, duration, table};
-use super::{GatewayStatus, Traffic};
+use super::{GatewayStatus, RuleTexts, RuleTraffic, RulesTraffic, SessionStatus, Traffic};
 
 /// All principals that ever had a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ use super::{GatewayStatus, Traffic};
 pub struct Usage {
     /// By principal.
     pub accounts: BTreeMap<String, Account>,
+    /// What the rules in the accounts said last, by name.
+    #[serde(default)]
+    pub rules: RuleTexts,
 }
 
 /// One principal.
@@ -29,6 +32,22 @@ pub struct Account {
     pub sessions: u64,
     /// What passed in all of them.
     pub traffic: Traffic,
+    /// What passed by each rule.
+    #[serde(default)]
+    pub rules: RulesTraffic,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleUsage {
+    /// Its name.
+    pub rule: String,
+    /// What it said last.
+    pub text: String,
+    /// Who has used it, and how much.
+    pub principals: BTreeMap<String, RuleTraffic>,
+    /// All of them together.
+    pub total: RuleTraffic,
 }
 
 impl Usage {
@@ -43,10 +62,29 @@ impl Usage {
     }
 
     /// A session has ended.
-    pub fn close(&mut self, principal: &str, remote: &str, traffic: &Traffic, now: i64) {
+    pub fn close(
+        &mut self,
+        principal: &str,
+        remote: &str,
+        traffic: &Traffic,
+        rules: &RulesTraffic,
+        now: i64,
+    ) {
         let account = self.accounts.entry(principal.to_owned()).or_default();
         account.traffic.add(traffic);
+        for (rule, traffic) in rules {
+            account.rules.entry(rule.clone()).or_default().add(traffic);
+        }
         account.see(remote, now);
+    }
+
+    /// What rules say from now on.
+    pub fn learn(&mut self, rules: &RuleTexts) {
+        for (rule, text) in rules {
+            if self.rules.get(rule) != Some(text) {
+                self.rules.insert(rule.clone(), text.clone());
+            }
+        }
     }
 
     /// The same with what the present sessions have used up to now.
@@ -55,9 +93,38 @@ impl Usage {
         let mut all = self.clone();
         for session in &status.sessions {
             let (principal, remote) = (&session.principal, &session.remote);
-            all.close(principal, remote, &session.traffic, status.now);
+            let SessionStatus { traffic, rules, .. } = session;
+            all.close(principal, remote, traffic, rules, status.now);
         }
+        all.learn(&status.rules);
         all
+    }
+
+    /// The same by rule; whichever let most pass comes first.
+    #[must_use]
+    pub fn by_rule(&self) -> Vec<RuleUsage> {
+        let mut rules: BTreeMap<&str, RuleUsage> = BTreeMap::new();
+        for (principal, account) in &self.accounts {
+            for (name, traffic) in &account.rules {
+                let rule = rules.entry(name).or_insert_with(|| RuleUsage {
+                    rule: name.clone(),
+                    text: self.rules.get(name).cloned().unwrap_or_default(),
+                    ..RuleUsage::default()
+                });
+                rule.total.add(traffic);
+                rule.principals.insert(principal.clone(), *traffic);
+            }
+        }
+        let mut rules: Vec<RuleUsage> = rules.into_values().collect();
+        rules.sort_by_key(|rule| {
+            let RuleTraffic {
+                sent_bytes,
+                received_bytes,
+                ..
+            } = rule.total;
+            std::cmp::Reverse(sent_bytes.saturating_add(received_bytes))
+        });
+        rules
     }
 
     /// A table for people; whoever used most comes first.
@@ -97,6 +164,24 @@ impl Usage {
     }
 }
 
+/// A table of rules for people; what a rule says stands behind it.
+#[must_use]
+pub fn render_rules(rules: &[RuleUsage]) -> String {
+    let heads = ["RULE", "PRINCIPALS", "FLOWS", "IN", "OUT", "WHAT IT SAYS"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(rules.iter().map(|rule| {
+        vec![
+            rule.rule.clone(),
+            rule.principals.len().to_string(),
+            rule.total.flows.to_string(),
+            bytes(rule.total.sent_bytes),
+            bytes(rule.total.received_bytes),
+            rule.text.clone(),
+        ]
+    }));
+    table(&rows)
+}
+
 impl Account {
     fn see(&mut self, remote: &str, now: i64) {
         self.last_seen = self.last_seen.max(now);
@@ -107,7 +192,6 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::SessionStatus;
 
     fn traffic(sent_bytes: u64, received_bytes: u64) -> Traffic {
         Traffic {
@@ -116,6 +200,16 @@ mod tests {
             drops: BTreeMap::from([("no-route".to_owned(), 1)]),
             ..Traffic::default()
         }
+    }
+
+    fn rules(sent_bytes: u64, received_bytes: u64) -> RulesTraffic {
+        let web = RuleTraffic {
+            flows: 1,
+            sent_bytes,
+            received_bytes,
+            ..RuleTraffic::default()
+        };
+        RulesTraffic::from([("web".to_owned(), web)])
     }
 
     #[test]
@@ -128,8 +222,10 @@ mod tests {
                 principal: "alice@example.com".to_owned(),
                 remote: "192.0.2.1:1001".to_owned(),
                 traffic: traffic(70, 700),
+                rules: rules(70, 700),
                 ..SessionStatus::default()
             }],
+            rules: RuleTexts::from([("web".to_owned(), "allow * to 10.0.0.0/8".to_owned())]),
             ..GatewayStatus::default()
         };
         let account = |usage: &Usage| usage.accounts["alice@example.com"].clone();
@@ -139,6 +235,7 @@ mod tests {
             "alice@example.com",
             "192.0.2.1:1001",
             &traffic(100, 1000),
+            &rules(100, 1000),
             200,
         );
         usage.open("alice@example.com", "192.0.2.2:5", 300);
@@ -149,6 +246,55 @@ mod tests {
         );
         assert_eq!(all.traffic.drops["no-route"], 2);
         assert_eq!((all.sessions, all.first_seen, all.last_seen), (2, 100, 300));
+        assert_eq!(all.rules["web"].flows, 2);
+        assert_eq!(
+            (all.rules["web"].sent_bytes, all.rules["web"].received_bytes),
+            (170, 1700)
+        );
+        assert_eq!(usage.with(&status).rules["web"], "allow * to 10.0.0.0/8");
+    }
+
+    #[test]
+    fn rules_add_up_over_principals_and_the_one_that_let_most_pass_stands_first() {
+        let mut usage = Usage::default();
+        let both = |mail| {
+            RulesTraffic::from([("mail".to_owned(), mail)])
+                .into_iter()
+                .chain(rules(1, 1))
+        };
+        let mail = |sent_bytes| RuleTraffic {
+            flows: 3,
+            sent_bytes,
+            ..RuleTraffic::default()
+        };
+        for (principal, rules) in [
+            ("a.example.com", both(mail(2048)).collect()),
+            ("b.example.com", rules(1, 1)),
+        ] {
+            usage.close(principal, "192.0.2.1:1", &Traffic::default(), &rules, 0);
+        }
+        usage.learn(&RuleTexts::from([(
+            "mail".to_owned(),
+            "allow * to 10.0.0.25".to_owned(),
+        )]));
+        let by_rule = usage.by_rule();
+        assert_eq!(by_rule[1].principals.len(), 2);
+        assert_eq!(
+            render_rules(&by_rule),
+            "RULE  PRINCIPALS  FLOWS  IN       OUT  WHAT IT SAYS\n\
+             mail  1           3      2.0 KiB  0 B  allow * to 10.0.0.25\n\
+             web   2           2      2 B      2 B\n"
+        );
+    }
+
+    #[test]
+    fn accounts_from_before_rules_were_counted_are_read() {
+        let text = r#"{"accounts": {"a.example.com": {"first_seen": 1, "last_seen": 2, "last_remote": "",
+            "sessions": 3, "traffic": {"packets_from_client": 0, "packets_for_client": 0, "sent_packets": 0,
+            "sent_bytes": 7, "received_packets": 0, "received_bytes": 0, "answered_packets": 0, "drops": {}}}}}"#;
+        let usage: Usage = serde_json::from_str(text).unwrap();
+        assert_eq!(usage.accounts["a.example.com"].traffic.sent_bytes, 7);
+        assert!(usage.by_rule().is_empty());
     }
 
     #[test]
@@ -156,7 +302,14 @@ mod tests {
         let mut usage = Usage::default();
         usage.open("a.example.com", "192.0.2.1:1", 0);
         usage.open("b.example.com", "192.0.2.2:1", 0);
-        usage.close("b.example.com", "192.0.2.2:1", &traffic(2048, 0), 3600);
+        let none = RulesTraffic::new();
+        usage.close(
+            "b.example.com",
+            "192.0.2.2:1",
+            &traffic(2048, 0),
+            &none,
+            3600,
+        );
         assert_eq!(
             usage.render(7200),
             "PRINCIPAL      SINCE      LAST SEEN  FROM         SESSIONS  IN       OUT  DROPPED\n\

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use adit_core::dataplane::DropReason;
 use adit_core::flow::{Passage, Phase, Refused, Totals, Volume};
-use adit_core::policy::{Decision, Direction, Flow, RuleId};
+use adit_core::identity::{Identity, Principal};
+use adit_core::policy::{Decision, Direction, Filter, Flow, Policy, RuleId};
 use adit_core::wire::ip::IpPacket;
 
 use super::packets::{self, ACK, End, FIN, RST, SYN, TCP, UDP, echo, end, tcp, udp};
@@ -387,6 +388,89 @@ fn traffic_is_counted_per_flow_and_per_rule_and_outlives_the_flow() {
         None
     );
     assert_eq!(session.table.totals_by_rule(), totals);
+}
+
+#[test]
+fn what_rules_let_pass_is_handed_over_with_their_filter_and_a_flow_counts_once() {
+    let mut session = Session::settled();
+    let question = udp(laptop(), server());
+    let other = RuleId { index: 7, line: 70 };
+    let packets = |flows, packets| Totals {
+        flows,
+        from_client: Volume {
+            packets,
+            bytes: 28 * packets,
+        },
+        to_client: Volume::default(),
+    };
+    session.judge(outgoing, FROM_CLIENT, &question).unwrap();
+    session.judge(outgoing, FROM_CLIENT, &question).unwrap();
+    let handed_over = session.table.filter_changed();
+    assert_eq!(handed_over, BTreeMap::from([(RULE, packets(1, 2))]));
+    assert_eq!(session.table.totals_by_rule(), BTreeMap::new());
+    let rule = |session: &Session| {
+        let flow = session.table.iter(session.now).next().unwrap();
+        (flow.rule, flow.from_client.packets)
+    };
+    assert_eq!(rule(&session), (None, 2));
+    let allows = |_: &Flow| Decision::Allow(other);
+    session.judge(allows, FROM_CLIENT, &question).unwrap();
+    assert_eq!(rule(&session), (Some(other), 3));
+    let handed_over = session.table.filter_changed();
+    assert_eq!(handed_over, BTreeMap::from([(other, packets(0, 1))]));
+    // Nothing is counted of what is judged no more.
+    session.table.expire(session.now);
+    assert_eq!(session.table.filter_changed(), BTreeMap::new());
+}
+
+#[test]
+fn the_short_way_is_held_to_the_rate_and_another_filter_brings_another_rate() {
+    let filter = |rate: &str| {
+        let text = format!("[[allow]]\nwho = [\"*\"]\nto = [\"10.0.0.0/8\"]\n{rate}");
+        let policy = Policy::parse(&text, "policy.toml").unwrap();
+        policy.access(&identity(), 0).unwrap().filter
+    };
+    let mut session = Session::settled();
+    let payload = packets::datagram(50_000, 443, 1004);
+    let bytes = packets::ip(laptop().0, server().0, UDP, &payload);
+    let packet = IpPacket::parse(&bytes).unwrap();
+    let (now, direction) = (session.now, FROM_CLIENT);
+    let passed = |session: &mut Session, filter: &Filter| {
+        let passage = session
+            .table
+            .judge(now, filter, direction, &packet)
+            .unwrap();
+        let handle = session.table.last(direction).unwrap();
+        let follows = (0..1000).filter(|_| session.table.follow(now, direction, handle, &packet));
+        let follows = follows.count();
+        let length = packet.bytes().len();
+        let limit = session.table.limit(now, passage, direction, length);
+        (follows, limit)
+    };
+    assert_eq!(passed(&mut session, &filter("")), (1000, Ok(())));
+    let limited = Err(DropReason::RateLimited);
+    session.table.filter_changed();
+    assert_eq!(
+        passed(&mut session, &filter("rate = \"8 kbit/s\"")),
+        (64, limited)
+    );
+    assert_eq!(
+        passed(&mut session, &filter("rate = \"8 kbit/s\"")),
+        (0, limited)
+    );
+    session.table.filter_changed();
+    assert_eq!(passed(&mut session, &filter("")), (1000, Ok(())));
+}
+
+fn identity() -> Identity {
+    Identity {
+        principal: Principal::parse("alice@example.com").unwrap(),
+        groups: Vec::new(),
+        authority: "test".to_owned(),
+        serial: "01".to_owned(),
+        not_before: 0,
+        not_after: i64::MAX,
+    }
 }
 
 #[test]

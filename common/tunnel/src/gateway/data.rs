@@ -10,11 +10,12 @@
 //! Every question mark is answered in `adit_core::dataplane::gateway`; this file moves buffers and
 //! counts. Packets in = forwarded + answered + dropped, on each side.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use adit_core::dataplane::gateway::{self as verdicts, Gate, OnWire, Place, Sessions, Target};
-use adit_core::dataplane::{DirectionCounters, DropReason, Verdict};
+use adit_core::dataplane::{Denial, DirectionCounters, DropReason, Verdict};
 use adit_core::offload::split::Segments;
 use adit_core::offload::{self, Offload};
 use adit_core::table::owners::Owners;
@@ -35,6 +36,8 @@ use crate::path::Ipv6;
 pub(super) struct View<'a> {
     owners: &'a Owners<Place<Key>>,
     sessions: &'a mut [Option<Session>],
+    /// Whose denied packets are to be told, and when.
+    denials: &'a mut BTreeSet<(Instant, Key)>,
 }
 
 impl Sessions for View<'_> {
@@ -57,6 +60,12 @@ impl Sessions for View<'_> {
             flows: &mut session.flows,
             max_packet: session.mtu.largest_packet(),
         })
+    }
+
+    fn denied(&mut self, key: Key, now: Instant, denial: Denial, packets: usize) {
+        let session = self.sessions.get_mut(key).and_then(Option::as_mut);
+        let due = session.and_then(|session| session.denials.add(now, denial, packets));
+        self.denials.extend(due.map(|due| (due, key)));
     }
 }
 
@@ -357,6 +366,7 @@ impl Gateway {
         View {
             owners: &self.owners,
             sessions: &mut self.sessions,
+            denials: &mut self.denials,
         }
     }
 

@@ -68,7 +68,7 @@ impl Gateway {
 
     /// Takes back everything a session holds. The link itself is the caller's to close.
     pub(super) fn forget_session(&mut self, key: Key, reason: &str) {
-        let Some(session) = self.sessions.get_mut(key).and_then(Option::take) else {
+        let Some(mut session) = self.sessions.get_mut(key).and_then(Option::take) else {
             return;
         };
         for prefix in &session.grant.addresses {
@@ -79,12 +79,10 @@ impl Gateway {
             self.timers.remove(&(due, key));
         }
         self.totals.add(&session.counters);
-        let remote = self.links.get(key).map_or_else(
-            || SocketAddr::from(([0, 0, 0, 0], 0)),
-            |link| link.connection.remote_address(),
-        );
+        self.tell_last_denials(key, &mut session);
         self.events.push_back(GatewayEvent::Closed {
-            session: session.info(remote),
+            session: session.info(self.remote(key)),
+            rules: session.accounts(),
             counters: Box::new(session.counters),
             reason: reason.to_owned(),
         });
@@ -93,6 +91,14 @@ impl Gateway {
             session: session.id,
             principal: session.grant.principal,
         });
+    }
+
+    /// Where a link's packets come from.
+    pub(super) fn remote(&self, key: Key) -> SocketAddr {
+        self.links.get(key).map_or_else(
+            || SocketAddr::from(([0, 0, 0, 0], 0)),
+            |link| link.connection.remote_address(),
+        )
     }
 
     /// Makes sure that flows are forgotten, and their memory given back, when no packet comes.

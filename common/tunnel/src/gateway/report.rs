@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use adit_core::dataplane::Counters;
-use adit_core::status::{CertificateStatus, GatewayStatus, SessionStatus, Traffic};
+use adit_core::status::{
+    CertificateStatus, GatewayStatus, RuleTexts, SessionStatus, Traffic, rules_traffic,
+};
 
 use ipnet::IpNet;
 
@@ -59,11 +61,12 @@ impl Gateway {
     /// What `status` shows.
     #[must_use]
     pub fn status(&self, now: Instant) -> GatewayStatus {
+        let mut rules = RuleTexts::new();
         let mut sessions: Vec<SessionStatus> = self
             .sessions
             .iter()
             .enumerate()
-            .filter_map(|(key, session)| self.session_status(key, session.as_ref()?))
+            .filter_map(|(key, session)| self.session_status(key, session.as_ref()?, &mut rules))
             .collect();
         sessions.sort_by_key(|session| session.id);
         GatewayStatus {
@@ -71,13 +74,19 @@ impl Gateway {
             listen: String::new(),
             now: self.epoch.unix(now),
             sessions,
+            rules,
             connections: self.links.len(),
             total: Traffic::from(&self.counters()),
             refused_by_device: 0,
         }
     }
 
-    fn session_status(&self, key: Key, session: &Session) -> Option<SessionStatus> {
+    fn session_status(
+        &self,
+        key: Key,
+        session: &Session,
+        rules: &mut RuleTexts,
+    ) -> Option<SessionStatus> {
         let link = self.links.get(key)?;
         let (cipher, key_exchange) = described(link.facts());
         Some(SessionStatus {
@@ -99,6 +108,7 @@ impl Gateway {
             mtu: session.mtu.largest_packet(),
             flows: session.flows.len(),
             traffic: Traffic::from(&session.counters),
+            rules: rules_traffic(&session.accounts(), rules),
         })
     }
 }

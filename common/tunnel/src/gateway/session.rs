@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use adit_core::admission::Grant;
-use adit_core::dataplane::{Counters, TokenBucket};
-use adit_core::flow::{FlowTable, Handle, HashKey};
+use adit_core::dataplane::{Counters, Denials, TokenBucket};
+use adit_core::flow::{FlowTable, Handle, HashKey, RuleAccounts};
 use adit_core::identity::Identity;
 use adit_core::policy::Direction;
 use adit_core::session::Assignment;
@@ -51,6 +51,10 @@ pub(crate) struct Session {
     pub(super) counters: Counters,
     pub(super) answers: TokenBucket,
     pub(super) flows: FlowTable,
+    /// What passed by the rules of filters that decide no more.
+    past: RuleAccounts,
+    /// What the policy has refused, and nobody was told yet.
+    pub(super) denials: Denials,
     /// The flow of the last packet that went inside.
     pub(super) passed: Option<Passed>,
 }
@@ -87,6 +91,8 @@ impl Session {
             counters: Counters::default(),
             answers: answer_limit(now),
             flows: FlowTable::new(now, hash),
+            past: RuleAccounts::default(),
+            denials: Denials::default(),
             passed: None,
         }
     }
@@ -94,7 +100,8 @@ impl Session {
     /// From now on the session may do this, and nothing else: its flows are judged again as they come.
     /// Returns what it had.
     pub(super) fn replace_grant(&mut self, grant: Grant) -> Grant {
-        self.flows.filter_changed();
+        let passed = self.flows.filter_changed();
+        self.past.add(&self.grant.filter, &passed);
         std::mem::replace(&mut self.grant, grant)
     }
 
@@ -111,6 +118,13 @@ impl Session {
     pub(super) fn went_inside(&mut self, tables: u64) {
         let flow = self.flows.last(Direction::FromClient);
         self.passed = flow.map(|flow| Passed { flow, tables });
+    }
+
+    /// What passed by each rule, those of earlier policies included.
+    pub(super) fn accounts(&self) -> RuleAccounts {
+        let mut accounts = self.past.clone();
+        accounts.add(&self.grant.filter, &self.flows.totals_by_rule());
+        accounts
     }
 
     pub(super) fn info(&self, remote: SocketAddr) -> SessionInfo {

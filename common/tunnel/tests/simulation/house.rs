@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use adit_core::admission::diff::{Difference, FlowLoss};
 use adit_core::dataplane::Counters;
+use adit_core::status::RulesTraffic;
 use adit_core::table::leases::LeaseEntry;
 use adit_tunnel::{
     Census, Datagram, Findings, Gateway, GatewayConfig, GatewayEvent, Inquiry, Offload, Reception,
@@ -185,6 +186,18 @@ impl House {
             let mut sessions = sessions.iter();
             let session = sessions.find(|session| session.principal == principal);
             session.map(|session| session.flows)
+        })
+    }
+
+    /// What passed by each rule in the principal's session.
+    #[allow(dead_code)]
+    pub fn rules_of(&self, now: Instant, principal: &str) -> Option<RulesTraffic> {
+        let mut rooms = self.engines.iter();
+        rooms.find_map(|room| {
+            let sessions = room.engine.status(now).sessions;
+            let mut sessions = sessions.into_iter();
+            let session = sessions.find(|session| session.principal == principal);
+            session.map(|session| session.rules)
         })
     }
 

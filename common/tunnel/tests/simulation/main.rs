@@ -28,6 +28,7 @@ mod packets;
 mod pki;
 mod reload;
 mod reloads;
+mod rules;
 mod sessions;
 mod world;
 
