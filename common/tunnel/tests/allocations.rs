@@ -40,7 +40,7 @@ use world::World;
 #[test]
 fn streams_allocate_nothing_per_packet() {
     for v6 in [false, true] {
-        let mut tunnel = Tunnel::new();
+        let mut tunnel = Tunnel::new(POLICY);
         let office = if v6 { "fd00:1::7" } else { "10.0.0.7" };
         let ways = tunnel.up_and_down(office, stream);
         tunnel.assert_frugal("streams", &ways, 8);
@@ -49,7 +49,7 @@ fn streams_allocate_nothing_per_packet() {
 
 #[test]
 fn datagrams_sent_as_one_allocate_nothing_per_packet() {
-    let mut tunnel = Tunnel::new();
+    let mut tunnel = Tunnel::new(POLICY);
     let ways = tunnel.up_and_down("10.0.0.7", datagrams);
     tunnel.assert_frugal("datagrams", &ways, 8);
 }
@@ -57,15 +57,24 @@ fn datagrams_sent_as_one_allocate_nothing_per_packet() {
 #[test]
 fn single_packets_allocate_nothing_per_packet() {
     for length in [80, 1400] {
-        let mut tunnel = Tunnel::new();
+        let mut tunnel = Tunnel::new(POLICY);
         let ways = tunnel.up_and_down("10.0.0.7", |from, to| single(from, to, length));
         tunnel.assert_frugal("single packets", &ways, 64);
     }
 }
 
 #[test]
+fn packets_held_to_a_rate_allocate_nothing_per_packet() {
+    let mut tunnel = Tunnel::new(&format!("{POLICY}rate = \"900 Gbit/s\"\n"));
+    let ways = tunnel.up_and_down("10.0.0.7", stream);
+    tunnel.assert_frugal("streams", &ways, 8);
+    let ways = tunnel.up_and_down("10.0.0.7", |from, to| single(from, to, 80));
+    tunnel.assert_frugal("single packets", &ways, 64);
+}
+
+#[test]
 fn packets_between_two_clients_allocate_nothing_per_packet() {
-    let mut tunnel = Tunnel::new();
+    let mut tunnel = Tunnel::new(POLICY);
     let [alice, bob] = [ALICE, BOB].map(|client| tunnel.address(client, false));
     let ways = [(ALICE, stream(alice, bob)), (BOB, single(bob, alice, 1000))];
     tunnel.assert_frugal("between clients", &ways, 8);
@@ -142,8 +151,8 @@ struct Count {
 }
 
 impl Tunnel {
-    fn new() -> Self {
-        let mut world = World::new(POLICY, 1);
+    fn new(policy: &str) -> Self {
+        let mut world = World::new(policy, 1);
         for (principal, client) in [("alice@example.com", ALICE), ("bob@example.com", BOB)] {
             let index = world.add_client(principal, Conditions::CLEAN, client as u64);
             assert_eq!(index + 1, client);
