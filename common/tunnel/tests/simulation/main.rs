@@ -30,6 +30,7 @@ mod reload;
 mod reloads;
 mod rules;
 mod sessions;
+mod timetable;
 mod world;
 
 /// A small company: staff reach the office, two of them each other.

@@ -1,8 +1,8 @@
 //! A gateway and its clients on a virtual clock, joined by bad paths.
 //!
 //! ```text
-//!   client 0  198.51.100.1 ──┐
-//!   client 1  198.51.100.2 ──┼── path (per client, both directions) ── gateway 203.0.113.1:443
+//!   client 0  198.18.0.1 ────┐
+//!   client 1  198.18.0.2 ────┼── path (per client, both directions) ── gateway 203.0.113.1:443
 //!   …                        ┘                                         inside: 10.0.0.0/16, fd00:1::/64
 //! ```
 //!
@@ -212,6 +212,8 @@ impl World {
         seed: u64,
     ) -> usize {
         let index = self.clients.len();
+        let number = index as u16 + 1;
+        let [high, low] = number.to_be_bytes();
         let algorithms = Algorithms::for_this_cpu();
         let provider = Arc::new(algorithms.provider());
         let verifier = GatewayVerifier::new(vec![trusted.anchor()], &provider).unwrap();
@@ -220,7 +222,7 @@ impl World {
         let engine = Client::new(
             self.now,
             ClientConfig {
-                keys: keys(1 + index as u8, seed as u8),
+                keys: keys(number, seed as u8),
                 limits: limits(Some(Duration::from_secs(10))),
                 tls,
                 server_name: "vpn.example.com".to_owned(),
@@ -230,7 +232,7 @@ impl World {
         );
         self.clients.push(Host {
             engine,
-            address: SocketAddr::from(([198, 51, 100, 1 + index as u8], 40_000)),
+            address: SocketAddr::from(([198, 18, high, low], 40_000)),
             path: Path::new(conditions, seed),
             events: Vec::new(),
             received: Vec::new(),
@@ -436,13 +438,13 @@ fn with_headroom(packet: &[u8]) -> BytesMut {
     buffer
 }
 
-fn keys(host: u8, incarnation: u8) -> EngineKeys {
+fn keys(host: u16, incarnation: u8) -> EngineKeys {
+    let [high, low] = host.to_be_bytes();
     let mut seed = [0; 32];
-    seed[0] = host;
-    seed[1] = incarnation;
+    seed[..3].copy_from_slice(&[low, incarnation, high]);
     EngineKeys {
-        cid_key: [host; 32],
-        reset_key: [host; 32],
+        cid_key: [low; 32],
+        reset_key: [low; 32],
         seed,
     }
 }
