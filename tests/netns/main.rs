@@ -9,6 +9,7 @@ mod bed;
 mod engines;
 mod errors;
 mod leftovers;
+mod load;
 mod mtu;
 mod page;
 mod path;
@@ -167,6 +168,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_policy_is_explained_with_and_without_a_gateway",
         policy::is_explained_with_and_without_a_gateway,
+    ),
+    (
+        "a_hundred_reloads_under_load_lose_nothing",
+        load::a_hundred_reloads_under_load,
     ),
     (
         "what_happened_stands_in_the_audit_log",
