@@ -196,8 +196,19 @@ fn cycle_error(source: &Source<'_>, raw: &Lists, key: &str, names: &[&str]) -> C
         .keys()
         .find(|name| name.get_ref() == first)
         .map_or(0..0, Spanned::span);
-    let message = format!("{first:?} contains itself: {}", names.join(" -> "));
+    let chain = match names {
+        [begin @ .., _, last] if begin.len() > MAX_NAMED => {
+            let left_out = begin.len() + 1 - MAX_NAMED;
+            let begin = begin[..MAX_NAMED].join(" -> ");
+            format!("{begin} -> {left_out} more -> {last}")
+        }
+        _ => names.join(" -> "),
+    };
+    let message = format!("{first:?} contains itself: {chain}");
     source
         .error(span, key, message)
         .with_hint("take one of these names out of the list of the one before it")
 }
+
+/// Names of a circle that an error tells.
+const MAX_NAMED: usize = 8;
