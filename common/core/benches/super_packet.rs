@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_core::dataplane::Verdict;
 use adit_core::dataplane::gateway::{self, Gate, OnWire, Place, Sessions, Target};
+use adit_core::dataplane::{Denial, Verdict};
 use adit_core::flow::{FlowTable, HashKey};
 use adit_core::identity::{Identity, Principal};
 use adit_core::offload::coalesce::{Coalescer, Join, MAX_HEADERS};
@@ -185,6 +185,10 @@ impl Sessions for Gateway {
             flows: self.flows.get_mut(key)?,
             max_packet: MAX_PACKET,
         })
+    }
+
+    fn denied(&mut self, _: usize, _: Instant, denial: Denial, _: usize) {
+        panic!("everything measured is allowed, not {denial:?}");
     }
 }
 

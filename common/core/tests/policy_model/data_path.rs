@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use adit_core::dataplane::gateway::{self, Gate, OnWire, Place, Sessions, Target};
-use adit_core::dataplane::{DropReason, Verdict};
+use adit_core::dataplane::{Denial, DropReason, Verdict};
 use adit_core::flow::{FlowTable, HashKey, Refused};
 use adit_core::policy::{Direction, Explanation, Filter, Flow, Policy, RuleId};
 use adit_core::wire::icmp::IcmpError;
@@ -192,6 +192,9 @@ impl Sessions for Pair {
             max_packet: 1400,
         })
     }
+
+    /// The verdict says the same.
+    fn denied(&mut self, _: usize, _: Instant, _: Denial, _: usize) {}
 }
 
 proptest! {
