@@ -96,9 +96,49 @@ fn a_path_that_shrinks_takes_ipv6_back_and_the_session_lives(engines: u8) {
     assert_eq!(packets::number(&world.office.pop().unwrap()), Some(77));
 }
 
+fn what_went_inside_for_an_address_that_was_withheld_goes_to_its_owner_when_it_is_given(
+    engines: u8,
+) {
+    let mut world = World::new(POLICY, engines);
+    let alice = world.add_client("alice@example.com", path(1500), 1);
+    let bob = world.add_client("bob@example.com", path(1500), 2);
+    let both = |world: &World| [alice, bob].map(|client| world.clients[client].v6().is_some());
+    assert!(world.run_until(Duration::from_secs(5), |world| both(world) == [true; 2]));
+    let [from, to] = [alice, bob].map(|client| world.clients[client].v6().unwrap());
+    let now = world.now;
+    world.clients[bob].engine.shutdown(now);
+    world.run_for(Duration::from_secs(1));
+    // A way so long that it takes seconds to find out what fits.
+    let far = Conditions {
+        delay: Duration::from_millis(500),
+        ..Conditions::CLEAN
+    };
+    let bob = world.add_client("bob@example.com", far, 3);
+    let admitted = |world: &World| world.gateway.as_ref().unwrap().census().sessions == 2;
+    assert!(world.run_until(Duration::from_secs(20), admitted));
+    let mut withheld = 0;
+    while world.clients[bob].v6().is_none() {
+        withheld += 1;
+        assert!(withheld < 1000, "it is given in the end");
+        world.send_from_client(alice, &packets::udp(from, to, withheld, 100));
+        world.run_for(Duration::from_millis(20));
+    }
+    assert!(withheld > 10, "{withheld}");
+    world.run_for(Duration::from_secs(2));
+    world.office.clear();
+    world.clients[bob].received.clear();
+    for number in [5000, 5001] {
+        world.send_from_client(alice, &packets::udp(from, to, number, 100));
+        world.run_for(Duration::from_secs(2));
+    }
+    assert!(world.office.is_empty(), "it has an owner");
+    assert_eq!(world.clients[bob].numbers(), [5000, 5001]);
+}
+
 with_one_engine_and_with_three!(
     an_ordinary_path_carries_the_tunnels_mtu_within_a_second,
     a_path_of_1280_comes_up_without_ipv6_and_answers_with_the_true_mtu,
     a_path_of_1400_carries_ipv6,
     a_path_that_shrinks_takes_ipv6_back_and_the_session_lives,
+    what_went_inside_for_an_address_that_was_withheld_goes_to_its_owner_when_it_is_given,
 );

@@ -280,13 +280,18 @@ impl World {
     /// Runs until `done` or until `limit` has passed; says which.
     pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + limit;
+        let mut idle = 0;
         loop {
             self.settle();
             if done(self) {
                 return true;
             }
             match self.next_instant() {
-                Some(next) if next <= end => self.now = next.max(self.now),
+                Some(next) if next <= end => {
+                    idle = if next > self.now { 0 } else { idle + 1 };
+                    assert!(idle < 10_000, "somebody wants a turn again and again");
+                    self.now = next.max(self.now);
+                }
                 _ => {
                     self.now = end;
                     self.settle();
