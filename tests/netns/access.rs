@@ -12,7 +12,7 @@ use adit_tests::probe::tcp;
 use adit_tests::programs::{Programs, TemporaryDirectory};
 use anyhow::{Context, Result, ensure};
 
-use crate::bed::note;
+use crate::bed::{note, said};
 use crate::page::{Machine, PATIENCE, blocks, commands};
 
 pub(crate) fn somebody_gets_access_and_loses_it(programs: &Programs) -> Result<()> {
@@ -228,20 +228,6 @@ fn connect<'a>(
 fn ask(gateway: &Machine<'_>, command: &str) -> Result<Outcome> {
     note(command);
     gateway.start(command)?.wait(PATIENCE)
-}
-
-/// An answer with this exit status and all of these words.
-fn said(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()> {
-    let Outcome { stdout, stderr, .. } = outcome;
-    ensure!(
-        outcome.code == Some(code),
-        "{:?}: {stdout}{stderr}",
-        outcome.code
-    );
-    for word in words {
-        ensure!(stdout.contains(word), "no {word:?} in\n{stdout}");
-    }
-    Ok(())
 }
 
 const HEADING: &str = "## Give somebody access";

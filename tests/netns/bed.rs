@@ -57,6 +57,20 @@ pub(crate) fn unchanged(before: &Snapshot, host: &adit_tests::lab::Namespace) ->
     same.with_context(|| format!("{} is not as before:\n{difference}", host.name()))
 }
 
+/// An answer with this exit status and all of these words.
+pub(crate) fn said(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()> {
+    let Outcome { stdout, stderr, .. } = outcome;
+    ensure!(
+        outcome.code == Some(code),
+        "{:?}: {stdout}{stderr}",
+        outcome.code
+    );
+    for word in words {
+        ensure!(stdout.contains(word), "no {word:?} in\n{stdout}");
+    }
+    Ok(())
+}
+
 /// A program that had to fail: its exit status, one `error:` line, a `hint:`, and these words.
 pub(crate) fn failed(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()> {
     let stderr = &outcome.stderr;

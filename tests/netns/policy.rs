@@ -10,7 +10,7 @@ use adit_tests::programs::{POLICY, Programs, Setup};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::bed::{Bed, failed, note};
+use crate::bed::{self, Bed, failed, note};
 
 pub(crate) fn that_fails_its_tests_is_refused(programs: &Programs) -> Result<()> {
     let bed = Bed::new(programs, Layout::default())?;
@@ -96,8 +96,8 @@ pub(crate) fn is_explained_with_and_without_a_gateway(programs: &Programs) -> Re
         "group         staff (certificate)",
         &address,
     ];
-    expect(&said, 0, &allowed)?;
-    expect(
+    bed::said(&said, 0, &allowed)?;
+    bed::said(
         &said,
         0,
         &[
@@ -118,7 +118,7 @@ pub(crate) fn is_explained_with_and_without_a_gateway(programs: &Programs) -> Re
         "{json}"
     );
     let sales = gateway.explain(&with(&["--group", "sales"]))?;
-    expect(
+    bed::said(
         &sales,
         1,
         &[
@@ -128,7 +128,7 @@ pub(crate) fn is_explained_with_and_without_a_gateway(programs: &Programs) -> Re
         ],
     )?;
     let night = ["alice@example.com", "10.66.0.10", "tcp/22"];
-    expect(
+    bed::said(
         &gateway.explain(&night)?,
         1,
         &["nearly        late", "has ended"],
@@ -140,7 +140,7 @@ pub(crate) fn is_explained_with_and_without_a_gateway(programs: &Programs) -> Re
         "12:00 Europe/Berlin",
         "late ends for good",
     ];
-    expect(&gateway.explain(&then)?, 0, &words)?;
+    bed::said(&gateway.explain(&then)?, 0, &words)?;
 
     // The session is over, and the lease is kept.
     alice.down()?;
@@ -148,12 +148,12 @@ pub(crate) fn is_explained_with_and_without_a_gateway(programs: &Programs) -> Re
         Ok(gateway.principals()?.is_empty().then_some(()))
     })?;
     let staff = with(&["--group", "staff"]);
-    expect(
+    bed::said(
         &gateway.explain(&staff)?,
         0,
         &["session       none is open", "(kept, last used", &address],
     )?;
-    expect(
+    bed::said(
         &gateway.explain(&office)?,
         1,
         &["without groups, authority unknown"],
@@ -162,7 +162,7 @@ pub(crate) fn is_explained_with_and_without_a_gateway(programs: &Programs) -> Re
     // Nobody runs: the files know as much of the policy.
     gateway.stop()?;
     let said = explain(&setup, internet.laptop(), &staff)?;
-    expect(
+    bed::said(
         &said,
         0,
         &[
@@ -207,18 +207,4 @@ fn server(setup: &Setup, namespace: &Namespace, what: &str, arguments: &[&str]) 
     command.arg(what).args(arguments);
     command.arg("--config").arg(setup.server_toml());
     namespace.spawn(command)?.wait(Duration::from_secs(10))
-}
-
-/// An answer with this exit status and all of these words.
-fn expect(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()> {
-    let Outcome { stdout, stderr, .. } = outcome;
-    ensure!(
-        outcome.code == Some(code),
-        "{:?}: {stdout}{stderr}",
-        outcome.code
-    );
-    for word in words {
-        ensure!(stdout.contains(word), "no {word:?} in\n{stdout}");
-    }
-    Ok(())
 }

@@ -25,19 +25,6 @@ fn office() -> IpAddr {
     "10.0.0.7".parse().unwrap()
 }
 
-/// Connects one after the other; each is on an engine of its own.
-fn connected<const N: usize>(world: &mut World, principals: [&str; N]) -> [usize; N] {
-    principals.map(|principal| {
-        let client = world.add_client(principal, Conditions::CLEAN, 1);
-        let ready = |world: &World| {
-            let host = &world.clients[client];
-            host.v4().is_some() && host.v6().is_some()
-        };
-        assert!(world.run_until(5 * SECOND, ready), "{principal}");
-        client
-    })
-}
-
 fn engine_of(world: &mut World, principal: &str) -> usize {
     let now = world.now;
     world.gateway().engine_of(now, principal).unwrap()
@@ -53,20 +40,20 @@ fn addresses<const N: usize>(world: &World, clients: [usize; N], v4: bool) -> [I
 #[test]
 fn sessions_are_spread_and_a_place_that_is_left_is_taken_again() {
     let mut world = World::new(POLICY, 3);
-    let [_, bob, _] = connected(&mut world, [ALICE, BOB, CAROL]);
+    let [_, bob, _] = world.connect_in_both([ALICE, BOB, CAROL]);
     let places = [ALICE, BOB, CAROL].map(|principal| engine_of(&mut world, principal));
     assert_eq!(places, [0, 1, 2]);
     let now = world.now;
     world.clients[bob].engine.shutdown(now);
     world.run_for(5 * SECOND);
-    connected(&mut world, [BOB]);
+    world.connect_in_both([BOB]);
     assert_eq!(engine_of(&mut world, BOB), 1);
 }
 
 #[test]
 fn clients_of_different_engines_reach_each_other_in_both_directions() {
     let mut world = World::new(POLICY, 3);
-    let [alice, bob] = connected(&mut world, [ALICE, BOB]);
+    let [alice, bob] = world.connect_in_both([ALICE, BOB]);
     assert_ne!(engine_of(&mut world, ALICE), engine_of(&mut world, BOB));
     for v4 in [true, false] {
         let [a, b] = addresses(&world, [alice, bob], v4);
@@ -89,7 +76,7 @@ fn clients_of_different_engines_reach_each_other_in_both_directions() {
 #[test]
 fn what_the_receivers_engine_refuses_is_answered_by_the_senders() {
     let mut world = World::new(POLICY, 3);
-    let [alice, _, carol] = connected(&mut world, [ALICE, BOB, CAROL]);
+    let [alice, _, carol] = world.connect_in_both([ALICE, BOB, CAROL]);
     for (v4, prohibited) in [(true, (3, 13)), (false, (1, 1))] {
         let [a, c] = addresses(&world, [alice, carol], v4);
         world.send_from_client(alice, &packets::udp(a, c, 1, 100));
@@ -112,7 +99,7 @@ fn what_the_receivers_engine_refuses_is_answered_by_the_senders() {
 #[test]
 fn a_packet_that_does_not_fit_the_receivers_path_is_answered_across_engines() {
     let mut world = World::new(POLICY, 3);
-    let [alice] = connected(&mut world, [ALICE]);
+    let [alice] = world.connect_in_both([ALICE]);
     let narrow = Conditions {
         max_payload: 1280 - 28,
         ..Conditions::CLEAN
@@ -140,7 +127,7 @@ fn everything_may_arrive_at_the_wrong_engine() {
     for wrong in 0..3 {
         let mut world = World::new(POLICY, 3);
         world.gateway().arrival = Some(wrong);
-        let clients = connected(&mut world, [ALICE, BOB, CAROL]);
+        let clients = world.connect_in_both([ALICE, BOB, CAROL]);
         let own = addresses(&world, clients, true);
         for (client, own) in clients.into_iter().zip(own) {
             for number in 0..10 {
@@ -171,7 +158,7 @@ fn everything_may_arrive_at_the_wrong_engine() {
 fn nobody_inside_speaks_with_the_address_of_any_engines_session() {
     for queue in 0..3 {
         let mut world = World::new(POLICY, 3);
-        let clients = connected(&mut world, [ALICE, BOB, CAROL]);
+        let clients = world.connect_in_both([ALICE, BOB, CAROL]);
         world.gateway().arrival = Some(queue);
         let [a, b, _] = addresses(&world, clients, true);
         world.send_from_office(&packets::udp(a, b, 1, 100));
@@ -189,13 +176,13 @@ fn nobody_inside_speaks_with_the_address_of_any_engines_session() {
 #[test]
 fn a_second_connection_on_another_engine_takes_the_addresses_with_it() {
     let mut world = World::new(POLICY, 3);
-    let [old, bob] = connected(&mut world, [ALICE, BOB]);
+    let [old, bob] = world.connect_in_both([ALICE, BOB]);
     let [own, b] = addresses(&world, [old, bob], true);
     assert_eq!(engine_of(&mut world, ALICE), 0);
     // The fewest sessions are on the engine that the one before has left.
     let mut current = old;
     for engine in [2, 0, 2, 0] {
-        let [new] = connected(&mut world, [ALICE]);
+        let [new] = world.connect_in_both([ALICE]);
         world.run_for(SECOND);
         let stopped = world.clients[current].events.iter().any(|event| {
             matches!(event, ClientEvent::Stopped(refusal) if refusal.kind == RefusalKind::Replaced)
@@ -229,9 +216,9 @@ fn a_second_connection_on_another_engine_takes_the_addresses_with_it() {
 #[test]
 fn a_second_connection_on_the_same_engine_is_known_to_all_others() {
     let mut world = World::new(POLICY, 3);
-    let [old, bob, _] = connected(&mut world, [ALICE, BOB, CAROL]);
+    let [old, bob, _] = world.connect_in_both([ALICE, BOB, CAROL]);
     let [own, b] = addresses(&world, [old, bob], true);
-    let [new] = connected(&mut world, [ALICE]);
+    let [new] = world.connect_in_both([ALICE]);
     assert_eq!(engine_of(&mut world, ALICE), 0);
     // Long after the end of the old session has been reported.
     world.run_for(60 * SECOND);
@@ -250,7 +237,7 @@ fn a_second_connection_on_the_same_engine_is_known_to_all_others() {
 #[test]
 fn a_gateway_restarted_with_fewer_or_more_engines_gets_its_clients_back() {
     let mut world = World::new(POLICY, 3);
-    let clients = connected(&mut world, [ALICE, BOB, CAROL]);
+    let clients = world.connect_in_both([ALICE, BOB, CAROL]);
     let before = addresses(&world, clients, true);
     for engines in [1, 2, 3] {
         world.run_for(10 * SECOND);

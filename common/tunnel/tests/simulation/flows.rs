@@ -6,7 +6,6 @@ use std::time::Duration;
 use adit_core::dataplane::DropReason;
 
 use super::POLICY;
-use super::link::Conditions;
 use super::packets;
 use super::world::World;
 
@@ -16,12 +15,6 @@ const BOB: &str = "bob@example.com";
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
-
-fn connected(world: &mut World, principal: &str) -> (usize, IpAddr) {
-    let client = world.add_client(principal, Conditions::CLEAN, 1);
-    assert!(world.run_until(5 * SECOND, |world| world.clients[client].is_ready()));
-    (client, world.clients[client].v4().unwrap())
-}
 
 fn office() -> (IpAddr, u16) {
     ("10.0.0.7".parse().unwrap(), 443)
@@ -61,7 +54,7 @@ fn open(world: &mut World, client: usize, own: (IpAddr, u16)) {
 
 fn a_connection_whose_grant_is_withdrawn_is_reset_at_the_client_that_speaks(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let (alice, address) = connected(&mut world, ALICE);
+    let [(alice, address)] = world.connect([ALICE]);
     let own = (address, 50_000);
     open(&mut world, alice, own);
     withdraw(&mut world);
@@ -89,7 +82,7 @@ fn a_connection_whose_grant_is_withdrawn_is_reset_at_the_client_that_speaks(engi
 
 fn a_connection_whose_grant_is_withdrawn_is_reset_inside_where_the_office_speaks(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let (alice, address) = connected(&mut world, ALICE);
+    let [(alice, address)] = world.connect([ALICE]);
     let own = (address, 50_000);
     open(&mut world, alice, own);
     withdraw(&mut world);
@@ -102,7 +95,7 @@ fn a_connection_whose_grant_is_withdrawn_is_reset_inside_where_the_office_speaks
 
 fn a_download_goes_on_after_the_gateway_was_restarted(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let (alice, address) = connected(&mut world, ALICE);
+    let [(alice, address)] = world.connect([ALICE]);
     let own = (address, 50_000);
     open(&mut world, alice, own);
     world.restart_gateway();
@@ -116,7 +109,7 @@ fn a_download_goes_on_after_the_gateway_was_restarted(engines: u8) {
 
 fn the_middle_of_a_connection_that_nobody_knows_is_dropped_until_the_client_goes_on(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let (alice, address) = connected(&mut world, ALICE);
+    let [(alice, address)] = world.connect([ALICE]);
     let own = (address, 50_000);
     world.run_for(200 * SECOND);
     from_office(&mut world, &packets::tcp(office(), own, ACK));
@@ -131,7 +124,7 @@ fn the_middle_of_a_connection_that_nobody_knows_is_dropped_until_the_client_goes
 
 fn flows_are_forgotten_though_no_packet_comes(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let (alice, address) = connected(&mut world, ALICE);
+    let [(alice, address)] = world.connect([ALICE]);
     from_client(
         &mut world,
         alice,
@@ -150,8 +143,8 @@ fn flows_are_forgotten_though_no_packet_comes(engines: u8) {
 
 fn what_is_for_another_client_never_takes_the_short_way_inside(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let (alice, a) = connected(&mut world, ALICE);
-    let (bob, b) = connected(&mut world, BOB);
+    let [(alice, a)] = world.connect([ALICE]);
+    let [(bob, b)] = world.connect([BOB]);
     from_client(&mut world, alice, &packets::udp(a, b, 1, 100));
     // A message of no flow goes inside between two packets of the flow to bob.
     let mut redirect = packets::udp(a, office().0, 0, 100);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use adit_core::dataplane::DropReason;
 
 use super::POLICY;
-use super::link::Conditions;
 use super::packets;
 use super::world::World;
 
@@ -20,12 +19,6 @@ const ACK: u8 = 16;
 /// A policy by which nobody is begun with from inside: what arrives there answers something.
 fn outgoing() -> String {
     POLICY.replace("direction = \"both\"", "")
-}
-
-fn connected(world: &mut World, principal: &str) -> (usize, IpAddr) {
-    let client = world.add_client(principal, Conditions::CLEAN, 1);
-    assert!(world.run_until(5 * SECOND, |world| world.clients[client].is_ready()));
-    (client, world.clients[client].v4().unwrap())
 }
 
 fn office() -> (IpAddr, u16) {
@@ -50,9 +43,9 @@ fn open(world: &mut World, client: usize, own: (IpAddr, u16)) {
 
 fn a_session_that_exhausts_its_flows_harms_no_other_and_not_its_own_connections(engines: u8) {
     let mut world = World::new(&outgoing(), engines);
-    let (eve, e) = connected(&mut world, ALICE);
-    let (bob, b) = connected(&mut world, BOB);
-    let (carol, c) = connected(&mut world, CAROL);
+    let [(eve, e)] = world.connect([ALICE]);
+    let [(bob, b)] = world.connect([BOB]);
+    let [(carol, c)] = world.connect([CAROL]);
     let sessions = [(eve, (e, 50_000)), (bob, (b, 50_000)), (carol, (c, 50_000))];
     for (client, own) in sessions {
         open(&mut world, client, own);
@@ -99,8 +92,8 @@ fn unreachable(source: IpAddr, destination: IpAddr, quote: &[u8]) -> Vec<u8> {
 
 fn an_error_about_somebody_elses_packets_reaches_nobody(engines: u8) {
     let mut world = World::new(&outgoing(), engines);
-    let (eve, e) = connected(&mut world, ALICE);
-    let (bob, b) = connected(&mut world, CAROL);
+    let [(eve, e)] = world.connect([ALICE]);
+    let [(bob, b)] = world.connect([CAROL]);
     open(&mut world, bob, (b, 50_000));
     let (of_bob, to_bob) = (
         packets::tcp((b, 50_000), office(), ACK),

@@ -11,7 +11,6 @@ use adit_core::policy::{Direction, Flow, Policy};
 use adit_tunnel::{Findings, Inquiry, Renewal};
 
 use super::POLICY;
-use super::link::Conditions;
 use super::packets;
 use super::world::World;
 
@@ -20,12 +19,6 @@ const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-
-fn connected(world: &mut World, principal: &str) -> (usize, IpAddr) {
-    let client = world.add_client(principal, Conditions::CLEAN, 1);
-    assert!(world.run_until(5 * SECOND, |world| world.clients[client].is_ready()));
-    (client, world.clients[client].v4().unwrap())
-}
 
 fn office() -> IpAddr {
     "10.0.0.7".parse().unwrap()
@@ -58,8 +51,8 @@ fn ask(
 
 fn a_flow_is_found_by_how_it_began_from_whichever_port(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let (alice, address) = connected(&mut world, ALICE);
-    let (bob, other) = connected(&mut world, BOB);
+    let [(alice, address)] = world.connect([ALICE]);
+    let [(bob, other)] = world.connect([BOB]);
     open(&mut world, alice, (address, 50_000), 443);
     open(&mut world, alice, (address, 50_001), 443);
     open(&mut world, alice, (address, 50_002), 444);
@@ -119,8 +112,8 @@ fn a_flow_is_found_by_how_it_began_from_whichever_port(engines: u8) {
 
 fn what_flows_another_policy_costs_is_known_before_and_is_true_afterwards(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let (alice, address) = connected(&mut world, ALICE);
-    let (bob, other) = connected(&mut world, BOB);
+    let [(alice, address)] = world.connect([ALICE]);
+    let [(bob, other)] = world.connect([BOB]);
     open(&mut world, alice, (address, 50_000), 443);
     open(&mut world, alice, (address, 50_001), 444);
     open(&mut world, bob, (other, 50_000), 443);

@@ -21,18 +21,6 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn connected<const N: usize>(world: &mut World, principals: [&str; N]) -> [usize; N] {
-    principals.map(|principal| {
-        let client = world.add_client(principal, Conditions::CLEAN, 1);
-        let ready = |world: &World| {
-            let host = &world.clients[client];
-            host.v4().is_some() && host.v6().is_some()
-        };
-        assert!(world.run_until(5 * SECOND, ready), "{principal}");
-        client
-    })
-}
-
 fn stopped(world: &World, client: usize) -> Option<RefusalKind> {
     let mut events = world.clients[client].events.iter();
     events.find_map(|event| match event {
@@ -56,7 +44,7 @@ fn fixed(addresses: &[(&str, &str)]) -> String {
 
 fn what_is_granted_is_reached_at_once_and_what_is_withdrawn_no_more(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let [alice] = connected(&mut world, [ALICE]);
+    let [alice] = world.connect_in_both([ALICE]);
     let own = world.clients[alice].v4().unwrap();
     let wider = format!("{POLICY}\n[[allow]]\nwho = [\"{ALICE}\"]\nto = [\"10.1.0.0/16\"]\n");
     let difference = world.reload(&wider);
@@ -84,7 +72,7 @@ fn what_is_granted_is_reached_at_once_and_what_is_withdrawn_no_more(engines: u8)
 
 fn a_session_without_access_ends_with_the_reason_and_the_others_go_on(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let [alice, bob, carol] = connected(&mut world, [ALICE, BOB, CAROL]);
+    let [alice, bob, carol] = world.connect_in_both([ALICE, BOB, CAROL]);
     let without = POLICY.replace(
         "\"bob@example.com\", \"carol@example.com\"]",
         "\"carol@example.com\"]",
@@ -104,7 +92,7 @@ fn a_session_without_access_ends_with_the_reason_and_the_others_go_on(engines: u
 
 fn addresses_move_without_an_end_of_the_session(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let [alice, bob] = connected(&mut world, [ALICE, BOB]);
+    let [alice, bob] = world.connect_in_both([ALICE, BOB]);
     let before = [alice, bob].map(|client| world.clients[client].v4().unwrap());
     // Each gets what the other had: whoever comes first must not lose it by the other's leave.
     let (a, b) = (before[0].to_string(), before[1].to_string());
@@ -137,7 +125,7 @@ fn addresses_move_without_an_end_of_the_session(engines: u8) {
 
 fn an_address_that_becomes_anothers_is_not_taken_away_by_the_end_of_the_first(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let [alice, bob] = connected(&mut world, [ALICE, BOB]);
+    let [alice, bob] = world.connect_in_both([ALICE, BOB]);
     let address = world.clients[alice].v4().unwrap();
     let without = fixed(&[(BOB, &address.to_string())]).replace("\"alice@example.com\", ", "");
     world.reload(&without);
@@ -156,7 +144,7 @@ fn sessions_of_an_authority_that_is_gone_end_and_say_so(engines: u8) {
     let mut world = World::new(POLICY, engines);
     world.authorities.push(Pki::stranger());
     world.reload(POLICY);
-    let [alice] = connected(&mut world, [ALICE]);
+    let [alice] = world.connect_in_both([ALICE]);
     let credentials = Pki::stranger().client(BOB);
     let bob = world.add_client_with(credentials.clone(), Conditions::CLEAN, 2);
     assert!(world.run_until(5 * SECOND, |world| world.clients[bob].is_ready()));
@@ -188,7 +176,7 @@ fn sessions_of_an_authority_that_is_gone_end_and_say_so(engines: u8) {
 
 fn new_handshakes_see_the_new_certificate_and_old_sessions_go_on(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let [alice] = connected(&mut world, [ALICE]);
+    let [alice] = world.connect_in_both([ALICE]);
     world.issuer = Pki::stranger();
     assert!(world.reload(POLICY).is_empty());
     let mine = Pki::shared();
@@ -210,7 +198,7 @@ fn new_handshakes_see_the_new_certificate_and_old_sessions_go_on(engines: u8) {
 
 fn a_hundred_reloads_leave_everything_as_it_was(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let clients = connected(&mut world, [ALICE, BOB, CAROL]);
+    let clients = world.connect_in_both([ALICE, BOB, CAROL]);
     let own = clients.map(|client| world.clients[client].v4().unwrap());
     let (census, leases) = (world.gateway().census(), world.gateway().leases());
     let before = leases
@@ -259,13 +247,13 @@ fn a_lease_is_free_again_when_a_replaced_and_then_the_last_session_has_ended(eng
         &POLICY.replace("v4 = \"10.99.0.0/24\"", "v4 = \"10.98.0.0/30\""),
         engines,
     );
-    let [_, bob] = connected(&mut world, [ALICE, BOB]);
+    let [_, bob] = world.connect_in_both([ALICE, BOB]);
     let address = world.clients[bob].v4();
-    let [again] = connected(&mut world, [BOB]);
+    let [again] = world.connect_in_both([BOB]);
     let now = world.now;
     world.clients[again].engine.shutdown(now);
     world.run_for(5 * SECOND);
-    let [carol] = connected(&mut world, [CAROL]);
+    let [carol] = world.connect_in_both([CAROL]);
     assert_eq!(world.clients[carol].v4(), address);
 }
 

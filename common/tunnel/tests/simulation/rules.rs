@@ -7,7 +7,6 @@ use adit_core::dataplane::{Denied, DropReason};
 use adit_core::status::{RuleTexts, RuleTraffic, RulesTraffic, rules_traffic};
 use adit_tunnel::GatewayEvent;
 
-use super::link::Conditions;
 use super::packets;
 use super::world::World;
 
@@ -26,12 +25,6 @@ fn rule(name: &str, to: &str, more: &str) -> String {
     )
 }
 
-fn connected(world: &mut World) -> (usize, IpAddr) {
-    let client = world.add_client(ALICE, Conditions::CLEAN, 1);
-    assert!(world.run_until(5 * SECOND, |world| world.clients[client].is_ready()));
-    (client, world.clients[client].v4().unwrap())
-}
-
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -40,7 +33,7 @@ fn a_rate_is_kept_both_ways_and_used_up(engines: u8) {
     let slow = rule("slow", "10.0.0.0/24", "rate = \"1 Mbit/s\"");
     let fast = rule("fast", "10.0.1.0/24", "");
     let mut world = World::new(&format!("{POOL}{slow}{fast}"), engines);
-    let (alice, own) = connected(&mut world);
+    let [(alice, own)] = world.connect([ALICE]);
     let (limited, free) = (ip("10.0.0.7"), ip("10.0.1.7"));
     // Two megabits a second each way, and as much by the other rule.
     for number in 0..PACKETS {
@@ -89,7 +82,7 @@ fn a_flood_of_denied_packets_is_told_in_few_words_that_add_up(engines: u8) {
     let closed = "[[deny]]\nname = \"closed\"\nwho = [\"*\"]\nto = [\"10.0.0.0/24\"]\n\
                   ports = [\"udp/7000-7999\"]\ndirection = \"both\"\n";
     let mut world = World::new(&format!("{POOL}{open}{closed}"), engines);
-    let (alice, own) = connected(&mut world);
+    let [(alice, own)] = world.connect([ALICE]);
     let office = ip("10.0.0.7");
     let to_port = |mut packet: Vec<u8>, port: u16| {
         packet[22..24].copy_from_slice(&port.to_be_bytes());
@@ -157,7 +150,7 @@ fn a_flood_of_denied_packets_is_told_in_few_words_that_add_up(engines: u8) {
 fn what_passes_is_counted_by_the_names_of_rules_over_reloads(engines: u8) {
     let web = rule("web", "10.0.0.0/24", "");
     let mut world = World::new(&format!("{POOL}{web}"), engines);
-    let (alice, own) = connected(&mut world);
+    let [(alice, own)] = world.connect([ALICE]);
     let exchange = |world: &mut World, far: IpAddr, up, down| {
         for number in 0..up {
             world.send_from_client(alice, &packets::udp(own, far, number, 100));

@@ -17,19 +17,6 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn connected(world: &mut World, principal: &str) -> usize {
-    let client = world.add_client(principal, Conditions::CLEAN, 1);
-    assert!(
-        world.run_until(5 * SECOND, |world| {
-            let host = &world.clients[client];
-            host.v4().is_some() && host.v6().is_some()
-        }),
-        "{principal} did not get both families: {:?}",
-        world.clients[client].events
-    );
-    client
-}
-
 fn stopped(world: &World, client: usize) -> Option<RefusalKind> {
     world.clients[client]
         .events
@@ -42,7 +29,7 @@ fn stopped(world: &World, client: usize) -> Option<RefusalKind> {
 
 fn a_client_gets_both_families_and_exchanges_packets(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
     for family in [(ip("10.0.0.7"), true), (ip("fd00:1::7"), false)] {
         let host = &world.clients[alice];
         let own = if family.1 { host.v4() } else { host.v6() }.unwrap();
@@ -58,7 +45,7 @@ fn a_client_gets_both_families_and_exchanges_packets(engines: u8) {
 
 fn a_denied_destination_is_answered_with_icmp_and_never_reaches_the_office(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
     let own = world.clients[alice].v4().unwrap();
     // Carol is not among friends: even a client that ignores its routes gets an answer.
     world.send_from_client(alice, &packets::udp(own, ip("10.1.0.1"), 1, 100));
@@ -77,7 +64,7 @@ fn the_office_is_told_at_once_that_nobody_has_an_address(engines: u8) {
 
 fn a_source_that_is_not_the_clients_own_never_reaches_the_office(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
     world.send_from_client(
         alice,
         &packets::udp(ip("10.99.0.77"), ip("10.0.0.7"), 1, 100),
@@ -88,9 +75,9 @@ fn a_source_that_is_not_the_clients_own_never_reaches_the_office(engines: u8) {
 
 fn friends_reach_each_other_and_others_do_not(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
-    let bob = connected(&mut world, "bob@example.com");
-    let carol = connected(&mut world, "carol@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
+    let [bob] = world.connect_in_both(["bob@example.com"]);
+    let [carol] = world.connect_in_both(["carol@example.com"]);
     let address = |world: &World, client: usize| world.clients[client].v4().unwrap();
     let (a, b, c) = (
         address(&world, alice),
@@ -202,7 +189,7 @@ fn the_gateways_own_certificate_opens_no_tunnel(engines: u8) {
 
 fn a_second_connection_replaces_the_first_and_keeps_its_addresses(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let old = connected(&mut world, "alice@example.com");
+    let [old] = world.connect_in_both(["alice@example.com"]);
     let address = world.clients[old].v4();
     let new = world.add_client("alice@example.com", Conditions::CLEAN, 2);
     assert!(world.run_until(5 * SECOND, |world| world.clients[new].is_ready()));
@@ -215,7 +202,7 @@ fn a_second_connection_replaces_the_first_and_keeps_its_addresses(engines: u8) {
 
 fn a_second_connection_is_refused_where_the_operator_wants_it_so(engines: u8) {
     let mut world = World::with(POLICY, SecondConnection::Refuse, engines);
-    let first = connected(&mut world, "alice@example.com");
+    let [first] = world.connect_in_both(["alice@example.com"]);
     let second = world.add_client("alice@example.com", Conditions::CLEAN, 2);
     world.run_for(3 * SECOND);
     assert!(!world.clients[second].is_ready());
@@ -228,8 +215,8 @@ fn a_second_connection_is_refused_where_the_operator_wants_it_so(engines: u8) {
 
 fn a_restarted_gateway_gets_its_clients_back_with_the_same_addresses(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
-    let bob = connected(&mut world, "bob@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
+    let [bob] = world.connect_in_both(["bob@example.com"]);
     let before = [world.clients[alice].v4(), world.clients[bob].v4()];
     world.run_for(10 * SECOND);
     world.restart_gateway();
@@ -247,7 +234,7 @@ fn a_restarted_gateway_gets_its_clients_back_with_the_same_addresses(engines: u8
 
 fn a_client_that_moves_to_another_address_loses_nothing_for_it(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
     let own = world.clients[alice].v4().unwrap();
     world.move_client(alice, SocketAddr::from(([198, 51, 100, 99], 50_000)));
     for number in 0..10 {
@@ -266,7 +253,7 @@ fn a_client_that_moves_to_another_address_loses_nothing_for_it(engines: u8) {
 
 fn a_client_that_disappears_is_forgotten_and_its_lease_is_kept(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
     let address = world.clients[alice].v4();
     world.clients[alice].online = false;
     world.run_for(Duration::from_secs(120));
@@ -282,7 +269,7 @@ fn a_client_that_disappears_is_forgotten_and_its_lease_is_kept(engines: u8) {
 
 fn shutting_down_leaves_nothing_behind_on_either_side(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
     let now = world.now;
     world.clients[alice].engine.shutdown(now);
     world.run_for(30 * SECOND);
@@ -294,7 +281,7 @@ fn shutting_down_leaves_nothing_behind_on_either_side(engines: u8) {
 
 fn a_gateway_that_shuts_down_tells_its_clients_and_they_come_back(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
     let now = world.now;
     world.gateway().shutdown(now);
     world.run_for(Duration::from_millis(100));
@@ -310,8 +297,8 @@ fn a_gateway_that_shuts_down_tells_its_clients_and_they_come_back(engines: u8) {
 
 fn a_flow_that_went_inside_follows_its_address_to_a_new_owner(engines: u8) {
     let mut world = World::new(POLICY, engines);
-    let alice = connected(&mut world, "alice@example.com");
-    let bob = connected(&mut world, "bob@example.com");
+    let [alice] = world.connect_in_both(["alice@example.com"]);
+    let [bob] = world.connect_in_both(["bob@example.com"]);
     let [from, to] = [alice, bob].map(|client| world.clients[client].v4().unwrap());
     let now = world.now;
     world.clients[bob].engine.shutdown(now);
@@ -324,7 +311,7 @@ fn a_flow_that_went_inside_follows_its_address_to_a_new_owner(engines: u8) {
             "nobody has it: packet {number}"
         );
     }
-    let bob = connected(&mut world, "bob@example.com");
+    let [bob] = world.connect_in_both(["bob@example.com"]);
     assert_eq!(world.clients[bob].v4(), Some(to), "a lease is sticky");
     world.send_from_client(alice, &packets::udp(from, to, 3, 100));
     world.run_for(SECOND);

@@ -194,6 +194,33 @@ impl World {
         self.add_client_with(credentials, conditions, seed)
     }
 
+    /// Adds clients on clean paths and waits for the session of each; they connect one after the other.
+    pub fn connect<const N: usize>(&mut self, principals: [&str; N]) -> [(usize, IpAddr); N] {
+        principals.map(|principal| {
+            let client = self.add_client(principal, Conditions::CLEAN, 1);
+            let ready = |world: &Self| world.clients[client].is_ready();
+            assert!(self.run_until(SESSION, ready), "{principal}");
+            (client, self.clients[client].v4().unwrap())
+        })
+    }
+
+    /// The same, and waits for IPv6 too.
+    pub fn connect_in_both<const N: usize>(&mut self, principals: [&str; N]) -> [usize; N] {
+        principals.map(|principal| {
+            let client = self.add_client(principal, Conditions::CLEAN, 1);
+            let ready = |world: &Self| {
+                let host = &world.clients[client];
+                host.v4().is_some() && host.v6().is_some()
+            };
+            assert!(
+                self.run_until(SESSION, ready),
+                "{principal} did not get both families: {:?}",
+                self.clients[client].events
+            );
+            client
+        })
+    }
+
     pub fn add_client_with(
         &mut self,
         credentials: Credentials,
@@ -463,3 +490,6 @@ fn limits(keep_alive: Option<Duration>) -> Limits {
 }
 
 pub const GATEWAY: &str = "203.0.113.1:443";
+
+/// More than a client on a clean path takes to get what it is given.
+const SESSION: Duration = Duration::from_secs(5);
