@@ -226,13 +226,10 @@ fn answer(policy: &Policy, asked: &Asked, checked: &Checked, facts: &Facts<'_>) 
         answered_by: facts.source,
         certificate,
         lease: lease.next().map(|entry| Lease {
-            addresses: [
-                entry.v4.map(|v4| v4.to_string()),
-                entry.v6.map(|v6| v6.to_string()),
-            ]
-            .into_iter()
-            .flatten()
-            .collect(),
+            addresses: entry
+                .addresses()
+                .map(|address| address.to_string())
+                .collect(),
             in_use: facts.findings.is_some(),
             last_used: policy.local_time(entry.last_used),
         }),
@@ -328,7 +325,7 @@ impl Session {
             since: policy.local_time(session.since),
             serial: session.identity.serial.clone(),
             addresses: told.addresses.iter().map(ToString::to_string).collect(),
-            route: route.map(|route| format!("{}-{}", route.start(), route.end())),
+            route: route.map(ToString::to_string),
             allowed_now: *allowed,
             flows: flows.iter().map(Live::of).collect(),
             more_flows: *more,

@@ -3,6 +3,7 @@
 //! Policy and kernel speak in prefixes, the wire in ranges: [`from_prefixes`] and [`to_prefixes`]
 //! translate, [`is_ordered`] is the RFC's rule about the order in one capsule.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
@@ -80,6 +81,23 @@ impl RouteRange {
             _ => return None,
         };
         Self::new(start, end, protocol)
+    }
+}
+
+/// Both ends, "10.0.0.0-10.0.255.255", without the protocol.
+impl fmt::Display for RouteRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.start, self.end)
+    }
+}
+
+/// An address as such, a network with its length.
+#[must_use]
+pub fn shown_prefix(prefix: &IpNet) -> String {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
     }
 }
 
@@ -232,10 +250,7 @@ mod tests {
             "10.0.0.5/32",
             "10.2.0.0/16",
         ]));
-        let shown: Vec<String> = ranges
-            .iter()
-            .map(|range| format!("{}-{}", range.start(), range.end()))
-            .collect();
+        let shown: Vec<String> = ranges.iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
             [

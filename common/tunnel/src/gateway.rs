@@ -43,7 +43,7 @@ mod session;
 pub use inquiry::{Findings, Inquiry};
 pub use neighbours::ToNeighbour;
 pub use report::Census;
-pub(crate) use report::{described, shown};
+pub(crate) use report::described;
 pub(crate) use session::Session;
 pub use session::{SessionId, SessionInfo};
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::Grant;
@@ -212,7 +211,7 @@ impl Changed {
         let lost = range::difference(&before.routes, &after.routes);
         let changed = Self {
             principal: after.principal.to_string(),
-            addresses: Exchange::between(&before.addresses, &after.addresses, shown_prefix),
+            addresses: Exchange::between(&before.addresses, &after.addresses, range::shown_prefix),
             groups: Exchange::between(&before.groups, &after.groups, Clone::clone),
             gained: Reach::of(&gained),
             lost: Reach::of(&lost),
@@ -282,21 +281,12 @@ impl fmt::Display for Reach {
     }
 }
 
-/// An address as such, a network with its length.
-fn shown_prefix(prefix: &IpNet) -> String {
-    if prefix.prefix_len() == prefix.max_prefix_len() {
-        prefix.addr().to_string()
-    } else {
-        prefix.to_string()
-    }
-}
-
 /// A range that is one prefix as that, another by its ends.
 fn shown_range(range: &RouteRange) -> String {
     let prefixes = range::to_prefixes(range);
     let addresses = match prefixes.as_slice() {
-        [prefix] => shown_prefix(prefix),
-        _ => format!("{}-{}", range.start(), range.end()),
+        [prefix] => range::shown_prefix(prefix),
+        _ => range.to_string(),
     };
     match range.protocol() {
         0 => addresses,

@@ -150,9 +150,7 @@ pub(super) fn explain(policy: &Policy, question: &Question<'_>) -> Explanation {
             explanation.overruled = access.filter.overruled(flow).map(RuleText::of);
             let routes = access.filter.routes().iter();
             let mut routes = routes.filter(|route| route.contains(flow.inside));
-            explanation.route = routes
-                .next()
-                .map(|route| format!("{}-{}", route.start(), route.end()));
+            explanation.route = routes.next().map(ToString::to_string);
         }
     }
     if !explanation.allowed && deciding.is_none() {

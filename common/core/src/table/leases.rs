@@ -46,6 +46,14 @@ pub struct LeaseEntry {
     pub last_used: i64,
 }
 
+impl LeaseEntry {
+    /// Both addresses, as far as there are.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let (v4, v6) = (self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6));
+        v4.into_iter().chain(v6)
+    }
+}
+
 /// No address is free, and every holder is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("every address of the pool {pool} is in use")]

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use adit_core::range::shown_prefix;
 use adit_core::status::{ClientStatus, Traffic};
 
 use super::{Client, ClientState};
-use crate::gateway::{described, shown};
+use crate::gateway::described;
 
 impl Client {
     /// What `status` shows, as far as the engine knows it.
@@ -26,7 +27,7 @@ impl Client {
             state: state.to_owned(),
             gateway: gateway.map(|gateway| gateway.to_string()),
             addresses: assignment
-                .map(|assignment| assignment.addresses.iter().map(shown).collect())
+                .map(|assignment| assignment.addresses.iter().map(shown_prefix).collect())
                 .unwrap_or_default(),
             cipher,
             key_exchange,

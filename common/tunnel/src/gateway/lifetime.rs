@@ -54,7 +54,14 @@ impl Gateway {
                 self.owners.remove(prefix, Place::Here(key));
             }
         }
-        let assignment = session.assignment();
+        self.tell_assignment(key);
+    }
+
+    /// Tells a client what addresses and routes it has; what it was told already is not told again.
+    fn tell_assignment(&mut self, key: Key) {
+        let Some(assignment) = self.session(key).map(Session::assignment) else {
+            return;
+        };
         if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
             machine.assign(&assignment);
         }
@@ -144,14 +151,10 @@ impl Gateway {
         session.mtu.update(now, max_datagram);
         let ipv6 = session.mtu.ipv6(now);
         // IPv6 that was given is taken back only when the path is known to be too small.
-        if ipv6 != session.ipv6 && !(session.ipv6 != Ipv6::Pending && ipv6 == Ipv6::Pending) {
+        let changes =
+            ipv6 != session.ipv6 && !(session.ipv6 != Ipv6::Pending && ipv6 == Ipv6::Pending);
+        if changes {
             session.ipv6 = ipv6;
-            // Addresses that the path does not carry are nobody's.
-            self.owners.invalidate();
-            let assignment = session.assignment();
-            if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
-                machine.assign(&assignment);
-            }
         }
         let after = session.timeout();
         if before != after {
@@ -161,6 +164,11 @@ impl Gateway {
             if let Some(due) = after {
                 self.timers.insert((due, key));
             }
+        }
+        if changes {
+            // Addresses that the path does not carry are nobody's.
+            self.owners.invalidate();
+            self.tell_assignment(key);
         }
     }
 }

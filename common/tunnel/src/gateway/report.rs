@@ -3,11 +3,10 @@
 use std::time::Instant;
 
 use adit_core::dataplane::Counters;
+use adit_core::range::shown_prefix;
 use adit_core::status::{
     CertificateStatus, GatewayStatus, RuleTexts, SessionStatus, Traffic, rules_traffic,
 };
-
-use ipnet::IpNet;
 
 use super::Gateway;
 use super::session::Session;
@@ -93,7 +92,7 @@ impl Gateway {
             id: session.id.0,
             principal: session.grant.principal.to_string(),
             groups: session.grant.groups.clone(),
-            addresses: session.grant.addresses.iter().map(shown).collect(),
+            addresses: session.grant.addresses.iter().map(shown_prefix).collect(),
             ipv6: session.ipv6 == Ipv6::Fits,
             remote: link.connection.remote_address().to_string(),
             since: session.since_unix,
@@ -110,15 +109,6 @@ impl Gateway {
             traffic: Traffic::from(&session.counters),
             rules: rules_traffic(&session.accounts(), rules),
         })
-    }
-}
-
-/// An address as such, a network with its length.
-pub(crate) fn shown(prefix: &IpNet) -> String {
-    if prefix.prefix_len() == prefix.max_prefix_len() {
-        prefix.addr().to_string()
-    } else {
-        prefix.to_string()
     }
 }
 
