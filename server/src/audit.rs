@@ -18,6 +18,7 @@ use adit_core::table::leases::LeaseEntry;
 use adit_net::clock;
 use adit_net::files::{self, FileError};
 use adit_tunnel::SessionInfo;
+use jiff::Timestamp;
 use serde::Serialize;
 use tracing::warn;
 
@@ -264,9 +265,8 @@ fn lease_changes<'a>(
     after: &'a [LeaseEntry],
 ) -> Vec<(&'a LeaseEntry, Vec<String>, Vec<String>)> {
     let addresses = |entry: Option<&LeaseEntry>| -> Vec<String> {
-        let v4 = entry.and_then(|entry| entry.v4).map(|v4| v4.to_string());
-        let v6 = entry.and_then(|entry| entry.v6).map(|v6| v6.to_string());
-        v4.into_iter().chain(v6).collect()
+        let addresses = entry.into_iter().flat_map(LeaseEntry::addresses);
+        addresses.map(|address| address.to_string()).collect()
     };
     let of = |list: &'a [LeaseEntry], entry: &LeaseEntry| {
         let mut list = list.iter();
@@ -286,22 +286,9 @@ fn lease_changes<'a>(
 
 /// A moment in UTC as RFC 3339 writes it, with milliseconds.
 fn rfc3339(unix_milliseconds: i64) -> String {
-    let (seconds, millisecond) = (
-        unix_milliseconds.div_euclid(1000),
-        unix_milliseconds.rem_euclid(1000),
-    );
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Days are counted from 1 March of the year 0, so that the leap day ends a year; 400 years repeat.
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
+    let moment = Timestamp::from_millisecond(unix_milliseconds);
+    // Out of range is only a clock beyond the year 9999.
+    format!("{:.3}", moment.unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 #[cfg(test)]

@@ -17,8 +17,5 @@ pub fn unix_milliseconds() -> i64 {
 
 /// Seconds since 1970 in UTC; 0 on a host whose clock is set before that.
 pub fn unix_seconds() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-    })
+    unix_milliseconds() / 1000
 }

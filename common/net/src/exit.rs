@@ -75,11 +75,6 @@ impl Failure {
         })
     }
 
-    /// Whose fault it is.
-    pub fn fault(&self) -> Fault {
-        self.fault
-    }
-
     /// What to do about it.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
