@@ -1,12 +1,12 @@
-//! An authority: a key, its certificate, and, if it lives in a folder, the index of what it issued.
+//! An authority: a key, its certificate, and the index of what it issued and revoked.
 //!
 //! Guarantee: [`Authority::issue`] of a folder's authority returns a certificate only after it was
-//! recorded in the index. Refused are names outside the rules of [`crate::name`], a validity that
+//! recorded in the index, and a folder has a revocation list from the beginning. Refused are names outside the rules of [`crate::name`], a validity that
 //! is empty or outlives the authority, and folders that are not one whole authority.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rcgen::{Issuer, PublicKeyData};
 use ring::digest::{SHA256, digest};
@@ -21,6 +21,7 @@ use crate::index::{Entry, Index, IndexError};
 use crate::name::{self, Name, NameError};
 use crate::operator;
 use crate::request::{IssueRequest, SKEW};
+use crate::revocation;
 use crate::store::{self, Existing, StoreError};
 
 /// What a new authority is to be like.
@@ -59,7 +60,9 @@ pub struct Authority {
     certificate_der: Vec<u8>,
     not_after: i64,
     /// Behind a lock, so that tests may share an authority between threads.
-    index: Option<Mutex<Index>>,
+    index: Mutex<Index>,
+    /// Where it lives, unless in memory.
+    folder: Option<PathBuf>,
     operator: String,
 }
 
@@ -67,7 +70,7 @@ impl Authority {
     /// Makes an authority in `folder`, which must not hold one.
     pub fn create(folder: &Path, params: &AuthorityParams) -> Result<Self, AuthorityError> {
         let (key, certificate_pem) = generate(params)?;
-        let existing = [store::CERTIFICATE, store::KEY, store::INDEX]
+        let existing = [store::CERTIFICATE, store::KEY, store::INDEX, store::LIST]
             .map(|name| folder.join(name))
             .into_iter()
             .find(|path| path.symlink_metadata().is_ok());
@@ -90,16 +93,19 @@ impl Authority {
         })?;
         store::create_empty(&index_path)?;
         let index = Index::open(&index_path)?;
+        let authority = Self::assemble(key, certificate_pem, index, Some(folder))?;
+        authority.renew_list(revocation::LIST_LIFE)?;
         store::write(
             &certificate_path,
-            certificate_pem.as_bytes(),
+            authority.certificate_pem.as_bytes(),
             store::PUBLIC,
             Existing::Keep,
         )?;
-        Self::assemble(key, certificate_pem, Some(index))
+        Ok(authority)
     }
 
-    /// Opens the authority in `folder`.
+    /// Opens the authority in `folder`. A revocation list that was signed but not written, because the
+    /// program was ended in between, is written now.
     pub fn open(folder: &Path) -> Result<Self, AuthorityError> {
         let certificate_path = folder.join(store::CERTIFICATE);
         if certificate_path
@@ -115,10 +121,12 @@ impl Authority {
         let key = PrivateKey::from_pem(&store::read_key(&key_path)?)
             .map_err(|_| AuthorityError::Key { path: key_path })?;
         let index = Index::open(&folder.join(store::INDEX))?;
-        Self::assemble(key, certificate_pem, Some(index))
+        let authority = Self::assemble(key, certificate_pem, index, Some(folder))?;
+        authority.publish_list()?;
+        Ok(authority)
     }
 
-    /// Makes an authority that lives in memory only and keeps no index: for tests and trials.
+    /// Makes an authority that lives in memory only, with its index: for tests and trials.
     pub fn ephemeral(name: &str) -> Result<Self, AuthorityError> {
         Self::ephemeral_with(&AuthorityParams::new(name))
     }
@@ -126,7 +134,7 @@ impl Authority {
     /// Makes an authority in memory according to `params`.
     pub fn ephemeral_with(params: &AuthorityParams) -> Result<Self, AuthorityError> {
         let (key, certificate_pem) = generate(params)?;
-        Self::assemble(key, certificate_pem, None)
+        Self::assemble(key, certificate_pem, Index::in_memory()?, None)
     }
 
     /// Issues a certificate with a key of its own.
@@ -146,14 +154,8 @@ impl Authority {
             not_after: request.not_after.unix_timestamp(),
             certificate_der,
         };
-        if let Some(index) = &self.index {
-            let entry = self.entry(&issued, &names, &request.groups);
-            // A thread that panicked left no transaction behind: dropping one rolls it back.
-            index
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .record(&entry)?;
-        }
+        let entry = self.entry(&issued, &names, &request.groups);
+        self.index().record(&entry)?;
         Ok(issued)
     }
 
@@ -172,21 +174,37 @@ impl Authority {
         self.not_after
     }
 
-    /// What the authority has issued; nothing if it lives in memory.
+    /// What the authority has issued.
     pub fn entries(&self) -> Result<Vec<Entry>, AuthorityError> {
-        match &self.index {
-            Some(index) => Ok(index
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entries()?),
-            None => Ok(Vec::new()),
-        }
+        Ok(self.index().entries()?)
+    }
+
+    /// Who is at the keyboard, for the records.
+    pub(crate) fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    /// Where it lives, unless in memory.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// What signs.
+    pub(crate) fn issuer(&self) -> &Issuer<'static, PrivateKey> {
+        &self.issuer
+    }
+
+    /// The index, for one step.
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        // A thread that panicked left no transaction behind: dropping one rolls it back.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn assemble(
         key: PrivateKey,
         certificate_pem: String,
-        index: Option<Index>,
+        index: Index,
+        folder: Option<&Path>,
     ) -> Result<Self, AuthorityError> {
         let certificate_der = description::first_certificate(certificate_pem.as_bytes())
             .ok_or(AuthorityError::Encoding)?;
@@ -212,7 +230,8 @@ impl Authority {
             certificate_pem,
             certificate_der,
             not_after,
-            index: index.map(Mutex::new),
+            index: Mutex::new(index),
+            folder: folder.map(Path::to_owned),
             operator: operator::current(),
         })
     }
@@ -262,6 +281,7 @@ impl Authority {
             created: OffsetDateTime::now_utc().unix_timestamp(),
             fingerprint: issued.fingerprint.clone(),
             device: None,
+            revoked: None,
             certificate: issued.certificate_der.clone(),
         }
     }

@@ -193,8 +193,13 @@ pub(crate) fn leaf(
 
 /// The certificate `der` in PEM, RFC 7468 §5.
 pub(crate) fn pem(der: &[u8]) -> String {
+    armoured("CERTIFICATE", der)
+}
+
+/// `der` in PEM under a label of RFC 7468.
+pub(crate) fn armoured(label: &str, der: &[u8]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
+    pem::encode_config(&pem::Pem::new(label, der), config)
 }
 
 /// Lower-case hexadecimal digits.

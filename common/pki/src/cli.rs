@@ -3,12 +3,13 @@
 mod failure;
 mod inventory;
 mod issue;
+mod revoke;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use adit_pki::{Authority, AuthorityParams, Purpose, store};
+use adit_pki::{Authority, AuthorityParams, Purpose, Reason, store};
 use clap::{Args, Parser, Subcommand};
 
 use failure::Failure;
@@ -49,6 +50,30 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Only what was revoked
+        #[arg(long)]
+        revoked: bool,
+        /// Only what is valid and ends within so many days
+        #[arg(long, value_name = "DAYS", conflicts_with = "revoked")]
+        expiring: Option<u32>,
+    },
+    /// Revoke a certificate, or every valid one of a principal, and write a new revocation list
+    Revoke {
+        /// A serial number, or a principal
+        what: String,
+        /// Why: unspecified, keyCompromise, cACompromise, affiliationChanged, superseded,
+        /// cessationOfOperation or privilegeWithdrawn
+        #[arg(long, default_value = "unspecified", value_name = "REASON", value_parser = reason)]
+        reason: Reason,
+        /// Days until the next list is due
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
+        days: u32,
+    },
+    /// Write a new revocation list, before the old one is too old
+    Crl {
+        /// Days until the next list is due
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=365))]
+        days: u32,
     },
 }
 
@@ -120,7 +145,21 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer, Failure> {
         }
         Command::Issue(args) => issue::run(&console, &folder, args),
         Command::Show { what } => inventory::show(&console, &folder, what),
-        Command::List { json } => inventory::list(&console, &folder, *json),
+        Command::List {
+            json,
+            revoked,
+            expiring,
+        } => {
+            let filter = inventory::Filter {
+                revoked: *revoked,
+                expiring: *expiring,
+            };
+            inventory::list(&console, &folder, *json, &filter)
+        }
+        Command::Revoke { what, reason, days } => {
+            revoke::revoke(&console, &folder, what, *reason, *days)
+        }
+        Command::Crl { days } => revoke::crl(&console, &folder, *days),
     }
 }
 
@@ -166,6 +205,13 @@ fn default_folder() -> PathBuf {
 fn purpose(text: &str) -> Result<Purpose, &'static str> {
     text.parse()
         .map_err(|()| "the purpose is `client` or `gateway`")
+}
+
+fn reason(text: &str) -> Result<Reason, String> {
+    text.parse().map_err(|()| {
+        let names = Reason::ALL.map(Reason::name);
+        format!("the reason is one of {}", names.join(", "))
+    })
 }
 
 #[cfg(test)]

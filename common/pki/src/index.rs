@@ -1,8 +1,10 @@
-//! The index: one row for every certificate that a folder's authority issued.
+//! The index: one row for every certificate that a folder's authority issued, and the newest
+//! revocation list.
 //!
-//! Guarantee: a row is on the disk before [`Index::record`] returns, and several processes may
-//! record at once. Refused is an index of a schema that this version does not know, rather than
-//! guessing what its columns mean.
+//! Guarantee: a row is on the disk before [`Index::record`] returns, a revocation together with the
+//! list that says so before [`Index::issue_list`] does, and several processes may write at once.
+//! Refused is an index of a schema that this version does not know, rather than guessing what its
+//! columns mean.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +14,11 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::certificate::Purpose;
+use crate::revocation::Revocation;
+
+mod lists;
+
+pub use lists::List;
 
 /// An open index.
 pub struct Index {
@@ -43,15 +50,19 @@ pub struct Entry {
     pub fingerprint: String,
     /// The device that holds the key, if known.
     pub device: Option<String>,
+    /// When, why and by whom it was revoked, if it was.
+    pub revoked: Option<Revocation>,
     /// The certificate itself.
     #[serde(skip)]
     pub certificate: Vec<u8>,
 }
 
 impl Entry {
-    /// Whether the certificate can be used at `now`, Unix time.
+    /// Whether the certificate can be used at `now`, Unix time. Revoked stays revoked after its time.
     pub fn state(&self, now: i64) -> State {
-        if now < self.not_before {
+        if self.revoked.is_some() {
+            State::Revoked
+        } else if now < self.not_before {
             State::NotYetValid
         } else if now > self.not_after {
             State::Expired
@@ -71,6 +82,8 @@ pub enum State {
     NotYetValid,
     /// Its time is over.
     Expired,
+    /// The authority took it back.
+    Revoked,
 }
 
 impl State {
@@ -80,6 +93,7 @@ impl State {
             Self::Valid => "valid",
             Self::NotYetValid => "not-yet-valid",
             Self::Expired => "expired",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -90,7 +104,15 @@ impl Index {
         // Without the flag to create one: a missing index is a fault, not an empty index.
         let flags =
             rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags)?;
+        Self::prepare(Connection::open_with_flags(path, flags)?)
+    }
+
+    /// An index that ends with the program.
+    pub(crate) fn in_memory() -> Result<Self, IndexError> {
+        Self::prepare(Connection::open_in_memory()?)
+    }
+
+    fn prepare(mut connection: Connection) -> Result<Self, IndexError> {
         connection.busy_timeout(PATIENCE)?;
         // "Issued" must survive a power cut, and the folder a copy with `cp`: a rollback journal
         // that is synced along with its folder, and no write-ahead log.
@@ -139,28 +161,18 @@ impl Index {
 
     /// All certificates, oldest first.
     pub fn entries(&self) -> Result<Vec<Entry>, IndexError> {
-        self.select("", [])
+        select(&self.connection, "", [])
     }
 
     /// The certificates of a principal, oldest first.
     pub fn by_principal(&self, principal: &str) -> Result<Vec<Entry>, IndexError> {
-        self.select("WHERE principal = ?1", [principal])
+        select(&self.connection, "WHERE principal = ?1", [principal])
     }
 
     /// The certificate of a serial number, given in lower-case hexadecimal digits.
     pub fn by_serial(&self, serial: &str) -> Result<Option<Entry>, IndexError> {
-        Ok(self.select("WHERE serial = ?1", [serial])?.pop())
-    }
-
-    fn select<P: rusqlite::Params>(
-        &self,
-        condition: &str,
-        parameters: P,
-    ) -> Result<Vec<Entry>, IndexError> {
-        let sql = format!("SELECT {COLUMNS} FROM certificate {condition} ORDER BY created, rowid");
-        let mut statement = self.connection.prepare(&sql)?;
-        let rows = statement.query_map(parameters, entry)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut found = select(&self.connection, "WHERE serial = ?1", [serial])?;
+        Ok(found.pop())
     }
 }
 
@@ -182,6 +194,17 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
+fn select<P: rusqlite::Params>(
+    connection: &Connection,
+    condition: &str,
+    parameters: P,
+) -> Result<Vec<Entry>, IndexError> {
+    let sql = format!("SELECT {COLUMNS} FROM certificate {condition} ORDER BY created, rowid");
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map(parameters, entry)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let bad = |column: usize, name: &str| {
         rusqlite::Error::InvalidColumnType(column, name.to_owned(), rusqlite::types::Type::Text)
@@ -190,6 +213,17 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         serde_json::from_str(&row.get::<_, String>(column)?).map_err(|_| bad(column, name))
     };
     let purpose: String = row.get(5)?;
+    let revoked = match row.get::<_, Option<i64>>(12)? {
+        None => None,
+        Some(at) => Some(Revocation {
+            at,
+            reason: row
+                .get::<_, String>(13)?
+                .parse()
+                .map_err(|()| bad(13, "revocation_reason"))?,
+            by: row.get(14)?,
+        }),
+    };
     Ok(Entry {
         serial: row.get(0)?,
         principal: row.get(1)?,
@@ -202,6 +236,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         created: row.get(8)?,
         fingerprint: row.get(9)?,
         device: row.get(10)?,
+        revoked,
         certificate: row.get(11)?,
     })
 }
@@ -214,7 +249,7 @@ fn json(list: &[String]) -> String {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Raised with every change of the schema.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
     CREATE TABLE certificate (
@@ -229,23 +264,35 @@ const SCHEMA: &str = "
         created INTEGER NOT NULL,
         fingerprint TEXT NOT NULL UNIQUE,
         device TEXT,
-        certificate BLOB NOT NULL
+        certificate BLOB NOT NULL,
+        revoked INTEGER,
+        revocation_reason TEXT,
+        revoked_by TEXT,
+        CHECK ((revoked IS NULL) = (revocation_reason IS NULL)),
+        CHECK ((revoked IS NULL) = (revoked_by IS NULL))
     ) STRICT;
     CREATE INDEX certificate_by_principal ON certificate (principal);
+    CREATE TABLE list (
+        number INTEGER PRIMARY KEY,
+        this_update INTEGER NOT NULL,
+        next_update INTEGER NOT NULL,
+        entries INTEGER NOT NULL,
+        der BLOB NOT NULL
+    ) STRICT;
 ";
 
 const COLUMNS: &str = "serial, principal, names, groups, issued_by, purpose, not_before, not_after, \
-    created, fingerprint, device, certificate";
+    created, fingerprint, device, certificate, revoked, revocation_reason, revoked_by";
 
 const INSERT: &str = "INSERT INTO certificate (serial, principal, names, groups, issued_by, purpose, \
     not_before, not_after, created, fingerprint, device, certificate) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn entry(serial: &str) -> Entry {
+    pub(super) fn entry(serial: &str) -> Entry {
         Entry {
             serial: serial.to_owned(),
             principal: "alice@example.com".to_owned(),
@@ -258,6 +305,7 @@ mod tests {
             created: 100,
             fingerprint: format!("{serial}00"),
             device: None,
+            revoked: None,
             certificate: vec![0, 1, 2],
         }
     }
@@ -299,7 +347,7 @@ mod tests {
             .unwrap();
         assert!(matches!(
             Index::open(file.path()),
-            Err(IndexError::Version { version: 2 })
+            Err(IndexError::Version { version: 3 })
         ));
     }
 

@@ -26,9 +26,11 @@ pub mod name;
 pub mod operator;
 pub mod profile;
 pub mod request;
+pub mod revocation;
 pub mod store;
 
 pub use authority::{Authority, AuthorityError, AuthorityParams};
 pub use certificate::{ExtendedKeyUsage, Issued, KeyType, Purpose};
 pub use name::Name;
 pub use request::IssueRequest;
+pub use revocation::{Reason, Revocation};

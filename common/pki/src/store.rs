@@ -20,6 +20,8 @@ pub const CERTIFICATE: &str = "ca.pem";
 pub const KEY: &str = "ca.key";
 /// The index of what was issued.
 pub const INDEX: &str = "index.db";
+/// The newest revocation list.
+pub const LIST: &str = "crl.pem";
 
 /// What a new file does to an old one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

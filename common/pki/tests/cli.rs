@@ -130,7 +130,7 @@ fn init_makes_a_closed_folder_and_names_the_certificate() {
         .map(|file| file.unwrap().file_name())
         .collect();
     files.sort();
-    assert_eq!(files, ["ca.key", "ca.pem", "index.db"]);
+    assert_eq!(files, ["ca.key", "ca.pem", "crl.pem", "index.db"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_pki::index::{Entry, Index};
+use adit_pki::index::{Entry, Index, State};
 use adit_pki::store::{self, StoreError};
 use adit_pki::{AuthorityError, description};
 use serde::Serialize;
@@ -48,9 +48,35 @@ pub(super) fn show(console: &Console, folder: &Path, what: &str) -> Result<Answe
     Ok(Answer::Yes)
 }
 
-pub(super) fn list(console: &Console, folder: &Path, json: bool) -> Result<Answer, Failure> {
+/// Which certificates are listed.
+pub(super) struct Filter {
+    /// Only revoked ones.
+    pub(super) revoked: bool,
+    /// Only valid ones that end within so many days.
+    pub(super) expiring: Option<u32>,
+}
+
+impl Filter {
+    fn takes(&self, entry: &Entry, now: i64) -> bool {
+        let state = entry.state(now);
+        if self.revoked {
+            return state == State::Revoked;
+        }
+        self.expiring.is_none_or(|days| {
+            state == State::Valid && entry.not_after - now <= i64::from(days) * DAY
+        })
+    }
+}
+
+pub(super) fn list(
+    console: &Console,
+    folder: &Path,
+    json: bool,
+    filter: &Filter,
+) -> Result<Answer, Failure> {
     let now = now();
-    let entries = open(folder)?.entries()?;
+    let mut entries = open(folder)?.entries()?;
+    entries.retain(|entry| filter.takes(entry, now));
     let text = if json {
         as_json(&entries, now)?
     } else {
@@ -65,7 +91,7 @@ pub(super) fn list(console: &Console, folder: &Path, json: bool) -> Result<Answe
 struct Listed<'a> {
     #[serde(flatten)]
     entry: &'a Entry,
-    state: adit_pki::index::State,
+    state: State,
 }
 
 fn as_json(entries: &[Entry], now: i64) -> Result<String, Failure> {
@@ -133,6 +159,15 @@ fn described(entry: &Entry, now: i64) -> Result<String, Failure> {
         "issued at",
         description::instant(entry.created)
     ));
+    if let Some(revocation) = &entry.revoked {
+        text.push_str(&format!(
+            "{:<12} {} by {} ({})\n",
+            "REVOKED",
+            description::instant(revocation.at),
+            revocation.by,
+            revocation.reason,
+        ));
+    }
     if let Some(device) = &entry.device {
         text.push_str(&format!("{:<12} {device}\n", "device"));
     }
@@ -158,3 +193,6 @@ fn open(folder: &Path) -> Result<Index, Failure> {
 fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
+
+/// Seconds.
+const DAY: i64 = 86_400;

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use adit_pki::index::State;
 use adit_pki::profile::{self, Profile};
 use adit_pki::store::{self, Existing, StoreError};
 use adit_pki::{Authority, IssueRequest, Issued, Name, Purpose, description};
@@ -222,7 +223,7 @@ fn only_gateway(console: &Console, authority: &Authority) -> Result<String, Fail
     let mut hosts: Vec<_> = authority
         .entries()?
         .into_iter()
-        .filter(|entry| entry.purpose == Purpose::Gateway && entry.not_after >= now)
+        .filter(|entry| entry.purpose == Purpose::Gateway && entry.state(now) == State::Valid)
         .filter_map(|entry| entry.names.into_iter().next())
         .collect();
     hosts.sort_unstable();

@@ -1,0 +1,92 @@
+//! `adit-ca revoke` and `adit-ca crl`: taking certificates back, and the list that says so.
+
+use std::path::Path;
+
+use adit_pki::index::{Entry, List, State};
+use adit_pki::{Authority, Reason, description, store};
+use time::{Duration, OffsetDateTime};
+
+use super::failure::Failure;
+use super::{Answer, Console};
+
+pub(super) fn revoke(
+    console: &Console,
+    folder: &Path,
+    what: &str,
+    reason: Reason,
+    days: u32,
+) -> Result<Answer, Failure> {
+    let authority = Authority::open(folder)?;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let serial = what.replace(':', "").to_ascii_lowercase();
+    let matching: Vec<Entry> = authority
+        .entries()?
+        .into_iter()
+        .filter(|entry| entry.serial == serial || entry.principal == what)
+        .collect();
+    let usable = |entry: &&Entry| matches!(entry.state(now), State::Valid | State::NotYetValid);
+    let revoked: Vec<&Entry> = matching.iter().filter(usable).collect();
+    if revoked.is_empty() {
+        return nothing_left(console, folder, what, &matching);
+    }
+    let serials: Vec<String> = revoked.iter().map(|entry| entry.serial.clone()).collect();
+    let list = authority.revoke(&serials, reason, Duration::days(days.into()))?;
+    let mut text = String::new();
+    for entry in &revoked {
+        text.push_str(&format!(
+            "revoked {} of {} ({}, valid until {})\n",
+            entry.serial,
+            entry.principal,
+            entry.purpose,
+            description::date(entry.not_after),
+        ));
+    }
+    text.push_str(&facts(folder, &list));
+    console.data(&text)?;
+    Ok(Answer::Yes)
+}
+
+pub(super) fn crl(console: &Console, folder: &Path, days: u32) -> Result<Answer, Failure> {
+    let list = Authority::open(folder)?.renew_list(Duration::days(days.into()))?;
+    console.data(&facts(folder, &list))?;
+    Ok(Answer::Yes)
+}
+
+/// Done before, or never to be done.
+fn nothing_left(
+    console: &Console,
+    folder: &Path,
+    what: &str,
+    matching: &[Entry],
+) -> Result<Answer, Failure> {
+    let newest = matching.iter().filter_map(|entry| entry.revoked.as_ref());
+    if let Some(revocation) = newest.max_by_key(|revocation| revocation.at) {
+        console.note(&format!(
+            "`{what}` has been revoked already, at {} by {} ({})",
+            description::instant(revocation.at),
+            revocation.by,
+            revocation.reason,
+        ));
+        return Ok(Answer::Yes);
+    }
+    console.note(&if matching.is_empty() {
+        format!(
+            "`{what}` is no serial number and no principal in {}; nothing was revoked",
+            folder.display()
+        )
+    } else {
+        format!("every certificate of `{what}` has expired; nothing was revoked")
+    });
+    Ok(Answer::No)
+}
+
+fn facts(folder: &Path, list: &List) -> String {
+    format!(
+        "{}: number {}, {} revoked, signed at {}, next due by {}\n",
+        folder.join(store::LIST).display(),
+        list.number,
+        list.entries,
+        description::instant(list.this_update),
+        description::instant(list.next_update),
+    )
+}
