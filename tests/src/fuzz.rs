@@ -20,6 +20,7 @@ use adit_core::h3::frame::{self, Frame, FrameReader};
 use adit_core::h3::message::{RequestHead, ResponseHead};
 use adit_core::h3::qpack::{self, instruction};
 use adit_core::h3::settings::Settings;
+use adit_core::identity::revocation::{Freshness, RevocationList, Signed, Signer};
 use adit_core::identity::{
     self, AuthorityRule, GroupSource, Identity, Principal, PrincipalSource, Purpose,
 };
@@ -41,7 +42,7 @@ use ipnet::IpNet;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("capsule", capsule),
     ("certificate", certificate),
     ("dataplane", dataplane),
@@ -52,6 +53,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("offload", offload),
     ("policy_file", policy_file),
     ("qpack", qpack),
+    ("revocation_list", revocation_list),
     ("session", session),
 ];
 
@@ -111,6 +113,23 @@ pub fn certificate(data: &[u8]) {
     }
     for purpose in [Purpose::ClientAuth, Purpose::ServerAuth] {
         let _ = identity::has_purpose(data, purpose);
+    }
+}
+
+/// A revocation list that nobody verified, and the same bytes as the certificate beside it.
+pub fn revocation_list(data: &[u8]) {
+    if let Ok(list) = RevocationList::read(data) {
+        assert!(!list.issuer_name.chars().any(char::is_control), "a line");
+        assert_eq!(list.freshness(i64::MIN), Freshness::Fresh);
+        assert!(list.freshness(i64::MAX) > Freshness::Fresh);
+        assert!(list.number.to_string().len() <= 42);
+    }
+    if let Some(signed) = Signed::read(data) {
+        let parts = [signed.message, signed.algorithm, signed.signature];
+        assert!(parts.concat().len() < data.len());
+    }
+    if let Some(signer) = Signer::read(data) {
+        assert!(signer.name.len() + signer.key.len() < data.len());
     }
 }
 

@@ -149,6 +149,8 @@ refusals! {
     OutsideHours = 26, "outside-hours", 403, Backoff, "the policy gives this identity no access at this time";
     /// The policy, or how certificates are read, changed while the session was open.
     AccessWithdrawn = 27, "access-withdrawn", 403, Never, "the policy no longer gives this identity access";
+    /// The operator wants a fresh revocation list for every certificate, and there is none.
+    RevocationUnknown = 28, "revocation-unknown", 503, Backoff, "the gateway cannot tell whether the certificate was revoked";
 }
 
 impl RefusalKind {
@@ -170,6 +172,9 @@ impl RefusalKind {
             Self::CertificateExpired | Self::SessionExpired => "ask for a new certificate",
             Self::CertificateNotYetValid => "check the clocks of this machine and of the gateway",
             Self::CertificateRevoked => "ask who runs the gateway why it was revoked",
+            Self::RevocationUnknown => {
+                "ask who runs the gateway for a fresh revocation list, or try again later"
+            }
             Self::UnknownAuthority => {
                 "profile and gateway must have certificates of the same authority; ask for a new profile"
             }
@@ -208,8 +213,9 @@ impl RefusalKind {
 
     /// The row of a TLS alert (RFC 8446 §6.2) with the text that came along.
     ///
-    /// The alert alone does not tell an expired certificate from one not yet valid, nor a wrong
-    /// name from a bad certificate; the text of rustls does, and is only used for that.
+    /// The alert alone does not tell an expired certificate from one not yet valid, a wrong name from
+    /// a bad certificate, nor an unknown authority from one without a fresh revocation list; the text
+    /// of rustls does, and is only used for that.
     #[must_use]
     pub fn from_tls_alert(alert: u8, reason: &str) -> Option<Self> {
         Some(match alert {
@@ -218,6 +224,9 @@ impl RefusalKind {
             45 if reason.contains("not valid yet") => Self::CertificateNotYetValid,
             45 => Self::CertificateExpired,
             44 => Self::CertificateRevoked,
+            40 | 48 if reason.to_ascii_lowercase().contains("revocation") => {
+                Self::RevocationUnknown
+            }
             48 => Self::UnknownAuthority,
             116 => Self::CertificateRequired,
             43 => Self::WrongPurpose,
@@ -264,6 +273,13 @@ mod tests {
             kind(45, "certificate not valid yet"),
             RefusalKind::CertificateNotYetValid
         );
+        assert_eq!(kind(48, "UnknownIssuer"), RefusalKind::UnknownAuthority);
+        for reason in [
+            "invalid peer certificate: UnknownRevocationStatus",
+            "invalid peer certificate: certificate revocation list expired: verification time 1",
+        ] {
+            assert_eq!(kind(48, reason), RefusalKind::RevocationUnknown);
+        }
         assert_eq!(RefusalKind::from_tls_alert(80, ""), None);
     }
 

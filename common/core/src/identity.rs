@@ -12,6 +12,7 @@ use crate::close::{Refusal, RefusalKind};
 
 mod extract;
 mod name;
+pub mod revocation;
 
 pub use extract::{Purpose, extract, has_purpose};
 

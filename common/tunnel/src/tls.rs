@@ -13,9 +13,11 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
 
 mod retry;
+mod revocation;
 mod session;
 mod verify;
 
+pub use revocation::{CrlPolicy, ListRefusal, SignedList};
 pub use session::{HandshakeFacts, QuicClient, QuicServer};
 pub use verify::{Authorities, Authority, GatewayVerifier};
 
@@ -57,6 +59,20 @@ pub enum TlsError {
     NoAnchor {
         /// The authority's name in the configuration.
         authority: String,
+    },
+    /// Every client would be refused.
+    #[error("authority `{authority}` has the policy \"hard\" and no revocation list")]
+    NoList {
+        /// The authority's name in the configuration.
+        authority: String,
+    },
+    /// One of them would not be read.
+    #[error("authority `{authority}` has two revocation lists of {issuer}")]
+    SecondList {
+        /// The authority's name in the configuration.
+        authority: String,
+        /// Who signed both.
+        issuer: String,
     },
     /// The verifier could not be built.
     #[error("the certificate verifier cannot be built: {0}")]

@@ -211,7 +211,7 @@ fn judge(
     now: Instant,
 ) -> Verdict {
     let identity = match doubted {
-        Some(authorities) => authorities.vouch(&seated.chain, epoch.unix_time(now))?,
+        Some(authorities) => authorities.vouch_still(&seated.chain, epoch.unix_time(now))?,
         None => seated.identity.clone(),
     };
     if identity.principal != seated.identity.principal {

@@ -12,7 +12,7 @@ use adit_core::identity::{self, AuthorityRule, Identity, Purpose};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -21,25 +21,35 @@ use rustls::{
 };
 
 use super::TlsError;
+use super::revocation::{CrlPolicy, ListRefusal, SignedList};
 
-/// One certificate authority a gateway accepts clients from, and how to read its certificates.
+/// One certificate authority a gateway accepts clients from, how to read its certificates, and
+/// which of them it revoked.
 #[derive(Clone)]
 pub struct Authority {
     rule: AuthorityRule,
     anchors: Vec<CertificateDer<'static>>,
-    verifier: Arc<dyn ClientCertVerifier>,
+    policy: CrlPolicy,
+    lists: Vec<SignedList>,
+    /// One for each anchor: their lists may be of one name and of different keys.
+    verifiers: Vec<Arc<dyn ClientCertVerifier>>,
+    /// The same, except that no want of a fresh list counts.
+    lenient: Vec<Arc<dyn ClientCertVerifier>>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority")
             .field("rule", &self.rule)
+            .field("policy", &self.policy)
+            .field("lists", &self.lists)
             .finish_non_exhaustive()
     }
 }
 
 impl Authority {
-    /// An authority that vouches by any of `anchors`.
+    /// An authority that vouches by any of `anchors` and revokes nothing.
     ///
     /// # Errors
     /// When there is no anchor or one cannot be used.
@@ -48,16 +58,136 @@ impl Authority {
         anchors: Vec<CertificateDer<'static>>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let roots = root_store(&rule.name, anchors.clone())?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                .build()
-                .map_err(|error| TlsError::Verifier(error.to_string()))?;
-        Ok(Self {
+        let authority = Self {
             rule,
             anchors,
-            verifier,
+            policy: CrlPolicy::Soft,
+            lists: Vec::new(),
+            verifiers: Vec::new(),
+            lenient: Vec::new(),
+            provider: Arc::clone(provider),
+        };
+        authority.revoking(CrlPolicy::Soft, Vec::new())
+    }
+
+    /// Checks that a list is one of this authority: that one of its anchors signed it, or one of
+    /// the intermediates in `beside`, of which each was issued by an anchor or by one before it.
+    ///
+    /// # Errors
+    /// When it is not, or does not speak for the whole of its issuer.
+    pub fn read_list(
+        &self,
+        list: CertificateRevocationListDer<'static>,
+        beside: &[CertificateDer<'_>],
+    ) -> Result<SignedList, ListRefusal> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        SignedList::read(list, &self.anchors, beside, algorithms)
+    }
+
+    /// The same authority with these lists instead of those it had.
+    ///
+    /// # Errors
+    /// When two lists are of one issuer, or there is none and the policy is hard.
+    pub fn revoking(&self, policy: CrlPolicy, lists: Vec<SignedList>) -> Result<Self, TlsError> {
+        let authority = || self.rule.name.clone();
+        if self.anchors.is_empty() {
+            return Err(TlsError::NoAnchor {
+                authority: authority(),
+            });
+        }
+        if policy == CrlPolicy::Hard && lists.is_empty() {
+            return Err(TlsError::NoList {
+                authority: authority(),
+            });
+        }
+        for (index, list) in lists.iter().enumerate() {
+            if lists[..index].iter().any(|other| other.has_signer_of(list)) {
+                return Err(TlsError::SecondList {
+                    authority: authority(),
+                    issuer: list.facts().issuer_name.clone(),
+                });
+            }
+        }
+        let verifiers = |policy| -> Result<Vec<_>, TlsError> {
+            let anchors = self.anchors.iter().enumerate();
+            anchors
+                .map(|(index, anchor)| self.verifier(anchor, index, policy, &lists))
+                .collect()
+        };
+        let strict = verifiers(policy)?;
+        Ok(Self {
+            lenient: match policy {
+                CrlPolicy::Soft => strict.clone(),
+                CrlPolicy::Hard => verifiers(CrlPolicy::Soft)?,
+            },
+            verifiers: strict,
+            policy,
+            lists,
+            ..self.clone()
         })
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.rule.name
+    }
+
+    /// What the want of a fresh list means.
+    #[must_use]
+    pub fn policy(&self) -> CrlPolicy {
+        self.policy
+    }
+
+    /// Its revocation lists.
+    #[must_use]
+    pub fn lists(&self) -> &[SignedList] {
+        &self.lists
+    }
+
+    fn verifier(
+        &self,
+        anchor: &CertificateDer<'static>,
+        index: usize,
+        policy: CrlPolicy,
+        lists: &[SignedList],
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let roots = root_store(&self.rule.name, vec![anchor.clone()])?;
+        let builder = WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&self.provider),
+        );
+        let mut mine: Vec<_> = lists.iter().filter(|list| list.is_for(index)).collect();
+        if mine.is_empty() && policy == CrlPolicy::Hard {
+            // Without any list rustls would not ask; with those of others it knows that it knows nothing.
+            mine = lists.iter().collect();
+        }
+        let builder = builder.with_crls(mine.into_iter().map(|list| list.der().clone()));
+        let builder = match policy {
+            CrlPolicy::Soft => builder.allow_unknown_revocation_status(),
+            CrlPolicy::Hard => builder.enforce_revocation_expiration(),
+        };
+        builder
+            .build()
+            .map_err(|error| TlsError::Verifier(error.to_string()))
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        newcomer: bool,
+    ) -> Result<(), Error> {
+        let verifiers = if newcomer {
+            &self.verifiers
+        } else {
+            &self.lenient
+        };
+        let verdicts = verifiers
+            .iter()
+            .map(|verifier| verifier.verify_client_cert(leaf, intermediates, now));
+        joined(verdicts.map(|verdict| verdict.map(|_| ())))
     }
 }
 
@@ -74,9 +204,16 @@ impl Authorities {
     pub fn new(authorities: Vec<Authority>) -> Self {
         let hints = authorities
             .iter()
-            .flat_map(|authority| authority.verifier.root_hint_subjects().iter().cloned())
+            .flat_map(|authority| &authority.verifiers)
+            .flat_map(|verifier| verifier.root_hint_subjects().iter().cloned())
             .collect();
         Self { authorities, hints }
+    }
+
+    /// Each of them, in the order of the configuration.
+    #[must_use]
+    pub fn all(&self) -> &[Authority] {
+        &self.authorities
     }
 
     /// The identity behind a chain that the handshake accepted.
@@ -97,57 +234,106 @@ impl Authorities {
         let authority = match self.authorities.as_slice() {
             [only] => only,
             _ => self
-                .voucher(leaf, intermediates, now)
+                .voucher(leaf, intermediates, now, true)
                 .map_err(|_| identity::IdentityError::Unreadable)?,
         };
         identity::extract(leaf, &authority.rule)
     }
 
-    /// The identity behind a chain that other authorities accepted: nothing of that counts here.
+    /// The identity behind a newcomer's chain that other authorities accepted: nothing of that counts here.
     ///
     /// # Errors
     /// When no authority vouches for the chain, or the names in the certificate are not usable.
     pub fn vouch(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Identity, Refusal> {
+        self.vouch_for(chain, now, true)
+    }
+
+    /// The same for a session that is open. It ends when its certificate was revoked, but not because
+    /// a list is missing or too old to tell.
+    ///
+    /// # Errors
+    /// When no authority vouches for the chain, or the names in the certificate are not usable.
+    pub fn vouch_still(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Identity, Refusal> {
+        self.vouch_for(chain, now, false)
+    }
+
+    fn vouch_for(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+        newcomer: bool,
+    ) -> Result<Identity, Refusal> {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(Refusal::new(RefusalKind::CertificateRequired, ""));
         };
-        let authority = self.voucher(leaf, intermediates, now).map_err(refusal)?;
+        let authority = self.voucher(leaf, intermediates, now, newcomer);
+        let authority = authority.map_err(refusal)?;
         Ok(identity::extract(leaf, &authority.rule)?)
     }
 
-    /// Whether these are the same authorities, read by the same rules: then all they said stands.
+    /// Whether these are the same authorities, read by the same rules and with the same revocation
+    /// lists: then all they said stands.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let parts = |authority: &Authority| (authority.rule.clone(), authority.anchors.clone());
-        self.authorities
-            .iter()
-            .map(parts)
-            .eq(other.authorities.iter().map(parts))
+        let same = |(one, other): (&Authority, &Authority)| {
+            one.rule == other.rule
+                && one.anchors == other.anchors
+                && one.policy == other.policy
+                && one.lists == other.lists
+        };
+        let pairs = self.authorities.iter().zip(&other.authorities);
+        self.authorities.len() == other.authorities.len() && pairs.into_iter().all(same)
     }
 
-    /// The first authority that accepts the chain.
+    /// The first authority that accepts the chain, unless another one revoked it.
     fn voucher(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
+        newcomer: bool,
     ) -> Result<&Authority, Error> {
-        let mut refusal = None;
-        for authority in &self.authorities {
-            match authority
-                .verifier
-                .verify_client_cert(leaf, intermediates, now)
-            {
-                Ok(_) => return Ok(authority),
-                // "Unknown issuer" only says that this authority is not the one: any other
-                // reason comes from the authority that knows the certificate.
-                Err(error) if refusal.is_none() || !is_unknown_issuer(&error) => {
-                    refusal = Some(error);
-                }
-                Err(_) => {}
+        let mut voucher = None;
+        let verdicts = self.authorities.iter().filter_map(|authority| {
+            if voucher.is_some() && authority.lists.is_empty() {
+                return None;
             }
+            let verdict = authority.verify(leaf, intermediates, now, newcomer);
+            if verdict.is_ok() && voucher.is_none() {
+                voucher = Some(authority);
+            }
+            Some(verdict)
+        });
+        joined(verdicts)?;
+        voucher.ok_or(UNKNOWN_ISSUER)
+    }
+
+    /// One of the verifiers, for what all answer alike.
+    fn any(&self) -> Option<&Arc<dyn ClientCertVerifier>> {
+        self.authorities.first()?.verifiers.first()
+    }
+}
+
+/// One verdict of several: revoked by any is revoked, accepted by any is accepted.
+fn joined(verdicts: impl Iterator<Item = Result<(), Error>>) -> Result<(), Error> {
+    let (mut accepted, mut refusal) = (false, None);
+    for verdict in verdicts {
+        match verdict {
+            Ok(()) => accepted = true,
+            Err(error @ Error::InvalidCertificate(CertificateError::Revoked)) => return Err(error),
+            // "Unknown issuer" only says that this one does not know the certificate: any other
+            // reason comes from one that does.
+            Err(error) if refusal.is_none() || !is_unknown_issuer(&error) => refusal = Some(error),
+            Err(_) => {}
         }
-        Err(refusal.unwrap_or(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
+    }
+    match (accepted, refusal) {
+        (true, _) => Ok(()),
+        (false, refusal) => Err(refusal.unwrap_or(UNKNOWN_ISSUER)),
     }
 }
 
@@ -162,7 +348,7 @@ impl ClientCertVerifier for Authorities {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.voucher(end_entity, intermediates, now)?;
+        self.voucher(end_entity, intermediates, now, true)?;
         require_purpose(end_entity, Purpose::ClientAuth)?;
         Ok(ClientCertVerified::assertion())
     }
@@ -182,18 +368,15 @@ impl ClientCertVerifier for Authorities {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match self.authorities.first() {
-            Some(authority) => authority
-                .verifier
-                .verify_tls13_signature(message, cert, dss),
-            None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+        match self.any() {
+            Some(verifier) => verifier.verify_tls13_signature(message, cert, dss),
+            None => Err(UNKNOWN_ISSUER),
         }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities
-            .first()
-            .map(|authority| authority.verifier.supported_verify_schemes())
+        self.any()
+            .map(|verifier| verifier.supported_verify_schemes())
             .unwrap_or_default()
     }
 }
@@ -306,10 +489,20 @@ fn refusal(error: Error) -> Refusal {
                 RefusalKind::CertificateNotYetValid
             }
             CertificateError::Revoked => RefusalKind::CertificateRevoked,
+            CertificateError::UnknownRevocationStatus
+            | CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. } => {
+                RefusalKind::RevocationUnknown
+            }
             _ => RefusalKind::BadCertificate,
         },
+        Error::InvalidCertRevocationList(_) => RefusalKind::RevocationUnknown,
         _ => RefusalKind::BadCertificate,
     };
+    // The sentence of that row says everything there is to say.
+    if kind == RefusalKind::CertificateRevoked {
+        return Refusal::new(kind, "");
+    }
     Refusal::new(kind, error.to_string())
 }
 
@@ -323,3 +516,6 @@ fn is_unknown_issuer(error: &Error) -> bool {
 fn tls12() -> Error {
     Error::General("QUIC knows no TLS 1.2".to_owned())
 }
+
+/// What nobody knows.
+const UNKNOWN_ISSUER: Error = Error::InvalidCertificate(CertificateError::UnknownIssuer);

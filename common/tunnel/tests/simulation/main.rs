@@ -29,6 +29,7 @@ mod packets;
 mod pki;
 mod reload;
 mod reloads;
+mod revocation;
 mod rules;
 mod sessions;
 mod timetable;

@@ -17,13 +17,15 @@ use std::time::{Duration, Instant};
 use adit_core::admission::Admission;
 use adit_core::admission::diff::Difference;
 use adit_core::policy::Policy;
-use adit_tunnel::tls::{self, Algorithms, Authorities, Authority, Credentials, GatewayVerifier};
+use adit_tunnel::tls::{
+    self, Algorithms, Authorities, Authority, Credentials, CrlPolicy, GatewayVerifier,
+};
 use adit_tunnel::{
     Client, ClientConfig, ClientEvent, Datagram, EngineKeys, Epoch, GatewayConfig, GatewayEvent,
     HEADROOM, InsideAddresses, Limits, Offload, ReceptionConfig, Renewal, SecondConnection,
 };
 use bytes::BytesMut;
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::time_provider::TimeProvider;
 
 use super::house::House;
@@ -45,6 +47,8 @@ pub struct World {
     pki: Pki,
     /// Who vouches for clients.
     pub authorities: Vec<Pki>,
+    /// What the first of them revoked.
+    pub revoked: Revoked,
     /// Who issued the gateway's certificate.
     pub issuer: Pki,
     second_connection: SecondConnection,
@@ -52,6 +56,16 @@ pub struct World {
     deliveries: BinaryHeap<Reverse<Delivery>>,
     sequence: u64,
     incarnation: u8,
+}
+
+/// Revocation lists, each with the intermediates beside it.
+#[derive(Clone, Default)]
+pub struct Revoked {
+    pub policy: CrlPolicy,
+    pub lists: Vec<(
+        CertificateRevocationListDer<'static>,
+        Vec<CertificateDer<'static>>,
+    )>,
 }
 
 /// A client machine.
@@ -105,6 +119,7 @@ impl World {
             policy: Arc::new(Policy::parse(policy, "policy.toml").unwrap()),
             pki: Pki::shared(),
             authorities: vec![Pki::shared()],
+            revoked: Revoked::default(),
             issuer: Pki::shared(),
             second_connection,
             engines,
@@ -157,9 +172,15 @@ impl World {
         let provider = Arc::new(algorithms.provider());
         let authority =
             |pki: &Pki| Authority::new(pki.rule(), vec![pki.anchor()], &provider).unwrap();
-        let authorities = Arc::new(Authorities::new(
-            self.authorities.iter().map(authority).collect(),
-        ));
+        let mut authorities: Vec<Authority> = self.authorities.iter().map(authority).collect();
+        if let Some(first) = authorities.first_mut() {
+            let lists = self.revoked.lists.iter();
+            let lists = lists.map(|(list, beside)| first.read_list(list.clone(), beside).unwrap());
+            *first = first
+                .revoking(self.revoked.policy, lists.collect())
+                .unwrap();
+        }
+        let authorities = Arc::new(Authorities::new(authorities));
         let credentials = self.issuer.gateway();
         let tls = tls::gateway_config(algorithms, credentials, &authorities, Arc::new(Calendar));
         Renewal {
