@@ -102,7 +102,7 @@ pub enum Event<'a> {
     },
     /// The configuration was read again.
     Reload {
-        /// Who asked: `admin` or `signal`.
+        /// Who asked: `admin`, `signal`, or `revocation-list` when its file changed and nothing else was read.
         by: &'static str,
         /// Why nothing changed.
         error: Option<&'a str>,

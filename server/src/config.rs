@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use adit_core::config::ConfigError;
 use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
+use adit_tunnel::tls::CrlPolicy;
 use adit_tunnel::{InsideAddresses, SecondConnection};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -47,6 +48,10 @@ pub struct AuthorityConfig {
     pub rule: AuthorityRule,
     /// Its own certificates, PEM.
     pub certificates: PathBuf,
+    /// What it revoked, PEM or DER.
+    pub crls: Vec<PathBuf>,
+    /// What the want of a fresh list means.
+    pub crl_policy: CrlPolicy,
 }
 
 /// The TUN side.
@@ -105,6 +110,18 @@ impl ServerConfig {
                 )
                 .with_hint("any of \"email\", \"uri\", \"dns\" and \"cn\""));
             }
+            let crl_policy = match authority.crl_policy.get_ref() {
+                RawCrlPolicy::Soft => CrlPolicy::Soft,
+                RawCrlPolicy::Hard => CrlPolicy::Hard,
+            };
+            if crl_policy == CrlPolicy::Hard && authority.crls.is_empty() {
+                return Err(at(
+                    authority.crl_policy.span(),
+                    "authority.crl_policy",
+                    "\"hard\" without a revocation list would refuse everybody".to_owned(),
+                )
+                .with_hint("name the authority's list in crls"));
+            }
             authorities.push(AuthorityConfig {
                 rule: AuthorityRule {
                     name,
@@ -112,6 +129,8 @@ impl ServerConfig {
                     groups: authority.groups,
                 },
                 certificates: resolve(&authority.certificates),
+                crls: authority.crls.iter().map(|path| resolve(path)).collect(),
+                crl_policy,
             });
         }
 
@@ -252,6 +271,17 @@ struct RawAuthority {
     principal: Spanned<Vec<PrincipalSource>>,
     #[serde(default = "no_groups")]
     groups: GroupSource,
+    #[serde(default)]
+    crls: Vec<PathBuf>,
+    #[serde(default = "soft")]
+    crl_policy: Spanned<RawCrlPolicy>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawCrlPolicy {
+    Soft,
+    Hard,
 }
 
 #[derive(Deserialize)]
@@ -293,6 +323,10 @@ fn default_interface() -> Spanned<String> {
 
 fn no_groups() -> GroupSource {
     GroupSource::None
+}
+
+fn soft() -> Spanned<RawCrlPolicy> {
+    Spanned::new(0..0, RawCrlPolicy::Soft)
 }
 
 fn yes() -> bool {
@@ -369,6 +403,28 @@ mod tests {
             "{message}"
         );
         assert!(message.contains("lisen"), "{message}");
+    }
+
+    #[test]
+    fn a_hard_policy_without_a_list_is_an_error_with_its_line() {
+        let path = Path::new("/etc/adit/server.toml");
+        let hard = EXAMPLE.replace("# crl_policy = \"soft\"", "crl_policy = \"hard\"");
+        let config = ServerConfig::parse(&hard, path).unwrap();
+        assert_eq!(config.authorities[0].crl_policy, CrlPolicy::Hard);
+        assert_eq!(
+            config.authorities[0].crls,
+            [Path::new("/etc/adit/ca/crl.pem")]
+        );
+        let text = hard.replace("crls = [\"ca/crl.pem\"]", "");
+        let error = ServerConfig::parse(&text, path).unwrap_err().to_string();
+        let line = 1 + text
+            .lines()
+            .position(|l| l.starts_with("crl_policy"))
+            .unwrap();
+        assert!(
+            error.starts_with(&format!("/etc/adit/server.toml:{line}")),
+            "{error}"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use adit_net::signals::{Signal, Signals};
 use adit_net::{clock, control_socket};
 use adit_tunnel::{GatewayEvent, SessionInfo};
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use crate::accounting::Accounting;
@@ -22,6 +23,7 @@ use crate::admin;
 use crate::audit::{self, Audit, Event};
 use crate::desk::Desk;
 use crate::engines::Engines;
+use crate::lists::{Ages, Watch};
 use crate::load::Loaded;
 use crate::network::Machine;
 use crate::state::State;
@@ -50,6 +52,10 @@ pub struct Control<'a> {
     pub leases: Vec<LeaseEntry>,
     /// What may be told of refusals.
     pub refusals: RefusalLog,
+    /// The files of revocation lists.
+    pub watch: Watch,
+    /// How old the lists were when it was told last.
+    pub ages: Ages,
 }
 
 impl Control<'_> {
@@ -62,6 +68,8 @@ impl Control<'_> {
         ended: impl Future<Output = T>,
     ) -> Option<T> {
         let mut minute = tokio::time::interval(SAVE_EVERY);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ended = std::pin::pin!(ended);
         loop {
             tokio::select! {
@@ -81,7 +89,13 @@ impl Control<'_> {
                         return None;
                     }
                 },
+                _ = look.tick() => {
+                    if self.watch.changed(&self.loaded.config) {
+                        self.follow_lists().await;
+                    }
+                }
                 _ = minute.tick() => {
+                    self.ages.tell(&self.loaded.authorities, clock::unix_seconds());
                     if let Some(status) = self.engines.status().await {
                         self.accounting.save(self.state, &status);
                     }
@@ -268,6 +282,8 @@ impl RefusalLog {
 /// Strangers must not be able to fill the disk.
 const REFUSALS_PER_SECOND: u32 = 5;
 const REFUSAL_BURST: u32 = 50;
+/// A revoked principal must be out within a second; this costs a `stat` for each list.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What a gateway that is killed forgets of its accounts.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 

@@ -58,12 +58,15 @@ pub fn init(dir: &Path, names: &[String], listen: SocketAddr) -> Result<(), Fail
          1. say who may reach what:  {}\n  \
          2. make a client's profile: adit-ca issue alice@example.com --group staff --dir {}\n  \
          3. start the gateway:       adit-server run --config {}\n\n\
-         The authority's key in {} is not needed to run the gateway: keep it elsewhere.",
+         A lost laptop is out by:     adit-ca revoke alice@example.com --dir {ca}\n  \
+         Every week, at least, sign the revocation list anew: adit-ca crl --dir {ca}\n\n\
+         The authority's key in {ca} is not needed to run the gateway: keep it elsewhere, and bring\n\
+         crl.pem whenever it changes.",
         dir.display(),
         dir.join("policy.toml").display(),
         ca.display(),
         dir.join("server.toml").display(),
-        ca.display(),
+        ca = ca.display(),
     );
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod desk;
 pub mod engines;
 pub mod explain;
 pub mod init;
+pub mod lists;
 pub mod load;
 pub mod network;
 pub mod pipeline;
@@ -67,6 +68,9 @@ fn check(path: &std::path::Path) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         println!("warning: {warning}");
     }
+    for warning in lists::warnings(&loaded.authorities, adit_net::clock::unix_seconds()) {
+        println!("warning: {warning}");
+    }
     let names: Vec<&str> = loaded
         .config
         .authorities
@@ -86,6 +90,9 @@ fn check(path: &std::path::Path) -> Result<(), Failure> {
         count => println!("all {count} tests of the policy pass"),
     }
     println!("clients are vouched for by {}", names.join(", "));
+    for line in lists::facts(&loaded.authorities) {
+        println!("{line}");
+    }
     println!(
         "{} leads to {}",
         loaded.config.inside.interface,

@@ -11,13 +11,14 @@ use adit_net::clock;
 use adit_net::exit::Failure;
 use adit_net::files::{self, FileError};
 use adit_tunnel::tls::{
-    self, Algorithms, Authorities, Authority, Credentials, QuicServer, TlsError,
+    self, Algorithms, Authorities, Authority, Credentials, ListRefusal, QuicServer, TlsError,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::time_provider::DefaultTimeProvider;
 
-use crate::config::ServerConfig;
+use crate::config::{AuthorityConfig, ServerConfig};
+use crate::lists;
 
 /// A complete, consistent configuration.
 pub struct Loaded {
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub authorities: Arc<Authorities>,
     /// TLS with the gateway's certificate.
     pub tls: Arc<QuicServer>,
+    /// That certificate with its key.
+    pub credentials: Credentials,
 }
 
 /// What can be wrong with the configuration.
@@ -60,6 +63,14 @@ pub enum LoadError {
         /// Each with its line, what it expects, and what came out by which rule.
         failed: Vec<ConfigError>,
     },
+    /// A revocation list is not one of the authority that names it.
+    #[error("{}: {error}", path.display())]
+    List {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: ListRefusal,
+    },
     /// The certificates or the key cannot be used.
     #[error("{}: {error}", path.display())]
     Tls {
@@ -82,6 +93,10 @@ impl LoadError {
                 "the file must hold a PEM block with a {what}, as `adit-ca issue` writes it"
             )),
             Self::Tests { .. } => Some("change the rules, or what the tests expect".into()),
+            Self::List { .. } => Some(
+                "crls must name complete lists that this authority signed, as `adit-ca crl` writes them"
+                    .into(),
+            ),
             Self::Tls { .. } => {
                 Some("certificate and key must belong together; `adit-ca issue` makes both".into())
             }
@@ -114,34 +129,26 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     }
     let mut warnings = policy.warnings().to_vec();
     warnings.extend(policy.ended_rules(now));
-    let algorithms = Algorithms::for_this_cpu();
-    let provider = Arc::new(algorithms.provider());
+    let provider = Arc::new(Algorithms::for_this_cpu().provider());
     let mut authorities = Vec::new();
     for authority in &config.authorities {
         let anchors = certificates(&authority.certificates, files::read)?;
-        authorities.push(
-            Authority::new(authority.rule.clone(), anchors, &provider)
-                .map_err(|error| tls_error(&authority.certificates, &error))?,
-        );
+        let read = Authority::new(authority.rule.clone(), anchors, &provider)
+            .map_err(|error| tls_error(&authority.certificates, &error))?;
+        authorities.push(with_lists(&read, authority)?);
     }
     let authorities = Arc::new(Authorities::new(authorities));
     let credentials = Credentials {
         chain: certificates(&config.certificate, files::read)?,
         key: private_key(&config.key)?,
     };
-    let tls = tls::gateway_config(
-        algorithms,
-        credentials,
-        &authorities,
-        Arc::new(DefaultTimeProvider),
-    )
-    .map_err(|error| tls_error(&config.certificate, &error))?;
     Ok(Loaded {
+        tls: gateway_tls(&config, &credentials, &authorities)?,
         config,
         policy: Arc::new(policy),
         warnings,
         authorities,
-        tls,
+        credentials,
     })
 }
 
@@ -173,6 +180,51 @@ pub fn policy(config: &ServerConfig) -> Result<Policy, LoadError> {
             Err(error.with_hint(hint).into())
         }
     }
+}
+
+/// The same with revocation lists as they are now; no other file is read.
+///
+/// # Errors
+/// The first thing that is wrong with them.
+pub fn reread_lists(loaded: &Loaded) -> Result<Loaded, LoadError> {
+    let pairs = loaded
+        .authorities
+        .all()
+        .iter()
+        .zip(&loaded.config.authorities);
+    let authorities: Result<Vec<_>, _> = pairs
+        .map(|(authority, config)| with_lists(authority, config))
+        .collect();
+    let authorities = Arc::new(Authorities::new(authorities?));
+    Ok(Loaded {
+        config: loaded.config.clone(),
+        policy: Arc::clone(&loaded.policy),
+        warnings: loaded.warnings.clone(),
+        tls: gateway_tls(&loaded.config, &loaded.credentials, &authorities)?,
+        authorities,
+        credentials: loaded.credentials.clone(),
+    })
+}
+
+fn with_lists(authority: &Authority, config: &AuthorityConfig) -> Result<Authority, LoadError> {
+    let lists = lists::read(authority, &config.crls)?;
+    authority
+        .revoking(config.crl_policy, lists)
+        .map_err(|error| tls_error(&config.certificates, &error))
+}
+
+fn gateway_tls(
+    config: &ServerConfig,
+    credentials: &Credentials,
+    authorities: &Arc<Authorities>,
+) -> Result<Arc<QuicServer>, LoadError> {
+    tls::gateway_config(
+        Algorithms::for_this_cpu(),
+        credentials.clone(),
+        authorities,
+        Arc::new(DefaultTimeProvider),
+    )
+    .map_err(|error| tls_error(&config.certificate, &error))
 }
 
 /// Each on a line of its own.

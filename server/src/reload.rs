@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use adit_core::admission::diff::{Difference, FlowLoss};
+use adit_net::clock;
 use adit_net::exit::Failure;
 use adit_net::host::HostError;
 use adit_tunnel::Renewal;
@@ -21,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::audit::Event;
 use crate::config::ServerConfig;
 use crate::control::Control;
+use crate::lists::{self, Replay};
 use crate::load::{self, LoadError, Loaded};
 use crate::network::Machine;
 
@@ -49,6 +51,9 @@ pub enum ReloadError {
         /// Each with its old and its new value.
         changes: String,
     },
+    /// An old revocation list in place of a newer one would give revoked certificates back.
+    #[error(transparent)]
+    Replay(#[from] Replay),
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -66,6 +71,9 @@ impl From<ReloadError> for Failure {
             ReloadError::Load(error) => error.into(),
             ReloadError::Restart { .. } => Self::input(&error).with_hint(Some(
                 "restart the gateway, or put the old value back; nothing has changed",
+            )),
+            ReloadError::Replay(error) => Self::input(&error).with_hint(Some(
+                "bring the newest list, or sign a fresh one with `adit-ca crl`; nothing has changed",
             )),
             ReloadError::Host(error) => {
                 let hint = error.hint();
@@ -112,7 +120,22 @@ impl Control<'_> {
     /// When something is wrong; nothing has changed then.
     pub async fn reload(&mut self, by: &'static str) -> Result<Report, Failure> {
         let result = self.go_over().await.map_err(Failure::from);
-        match &result {
+        self.tell(by, &result);
+        result
+    }
+
+    /// Goes over to the revocation lists as they are in their files now, and to nothing else. Whatever is
+    /// wrong with them is told, and those that counted before count on.
+    pub async fn follow_lists(&mut self) {
+        let result = self.take_lists().await.map_err(Failure::from);
+        if let Some(result) = result.transpose() {
+            self.tell("revocation-list", &result);
+        }
+    }
+
+    /// Writes down what came of a reload.
+    fn tell(&mut self, by: &'static str, result: &Result<Report, Failure>) {
+        match result {
             Ok(report) => {
                 for warning in &report.warnings {
                     warn!("{warning}");
@@ -151,7 +174,6 @@ impl Control<'_> {
             error,
             sessions: result.as_ref().ok().map(|report| &report.sessions),
         });
-        result
     }
 
     /// What a reload would do.
@@ -203,8 +225,29 @@ impl Control<'_> {
         Ok(report)
     }
 
+    async fn take_lists(&mut self) -> Result<Option<Report>, ReloadError> {
+        let loaded = load::reread_lists(&self.loaded)?;
+        if loaded.authorities.is_same(&self.loaded.authorities) {
+            return Ok(None);
+        }
+        lists::refuse_older(&self.loaded.authorities, &loaded.authorities)?;
+        let renewal = renewal(&self.machine, &loaded);
+        let sessions = self.desk.reload(renewal).await;
+        let sessions = sessions.ok_or(ReloadError::Stopping)?;
+        self.loaded = loaded;
+        for line in lists::facts(&self.loaded.authorities) {
+            info!("{line}");
+        }
+        Ok(Some(Report {
+            dry_run: false,
+            warnings: lists::warnings(&self.loaded.authorities, clock::unix_seconds()),
+            sessions,
+        }))
+    }
+
     fn load(&self) -> Result<Loaded, ReloadError> {
         let loaded = load::load(self.path)?;
+        lists::refuse_older(&self.loaded.authorities, &loaded.authorities)?;
         let cores = self.machine.cores;
         match needs_restart(&self.loaded.config, &loaded.config, cores) {
             Some(changes) => Err(ReloadError::Restart {
@@ -238,9 +281,10 @@ pub fn renewal(machine: &Machine, loaded: &Loaded) -> Renewal {
 
 fn report(dry_run: bool, loaded: &Loaded, sessions: Difference) -> Report {
     let warnings = loaded.warnings.iter().map(ToString::to_string);
+    let lists = lists::warnings(&loaded.authorities, clock::unix_seconds());
     Report {
         dry_run,
-        warnings: warnings.collect(),
+        warnings: warnings.chain(lists).collect(),
         sessions,
     }
 }

@@ -25,6 +25,7 @@ use crate::audit::{Audit, Event};
 use crate::control::{Control, RefusalLog};
 use crate::desk;
 use crate::engines;
+use crate::lists::{self, Ages, Watch};
 use crate::load::{self, LoadError, Loaded};
 use crate::network::Machine;
 use crate::reload;
@@ -38,6 +39,9 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     let loaded = load::load(path)?;
     for warning in &loaded.warnings {
         warn!("{warning}");
+    }
+    for line in lists::facts(&loaded.authorities) {
+        info!("{line}");
     }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -145,6 +149,8 @@ async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
         accounting,
         leases,
         refusals: RefusalLog::new(Instant::now()),
+        watch: Watch::default(),
+        ages: Ages::default(),
     };
     let served = work(reception, notes, threads, &admin, &mut control).await;
     let undone = host.undo().await.map_err(host_failure);

@@ -18,6 +18,7 @@ mod quickstart;
 mod records;
 mod recovery;
 mod reload;
+mod revocation;
 mod rules;
 mod second;
 mod site;
@@ -102,6 +103,14 @@ const TESTS: &[(&str, Test)] = &[
     (
         "the_page_of_the_readme_about_access_is_true",
         access::somebody_gets_access_and_loses_it,
+    ),
+    (
+        "a_revoked_certificate_is_out_within_a_second_and_nobody_else_notices",
+        revocation::a_revoked_certificate_is_out,
+    ),
+    (
+        "a_list_that_is_old_foreign_or_cut_changes_nothing",
+        revocation::a_wrong_list_changes_nothing,
     ),
     ("several_engines_are_one_gateway", engines::are_one_gateway),
     ("site_to_site_between_two_lans", site::between_two_lans),

@@ -1,6 +1,7 @@
 //! The quick start of README.md, its commands taken from the file and run as they stand there.
 
 use std::fs;
+use std::time::Duration;
 
 use adit_tests::lab::{Internet, Layout, Snapshot, internet, until};
 use adit_tests::probe::ping::Ping;
@@ -78,12 +79,36 @@ pub(crate) fn the_readme_is_true(programs: &Programs) -> Result<()> {
         outcome.stderr
     );
     unchanged(&before, internet.laptop())?;
+    lost(&gateway, &laptop, up)?;
     server.terminate()?;
     let outcome = server.wait(PATIENCE)?;
     ensure!(
         outcome.code == Some(0),
         "adit-server ended badly:\n{}",
         outcome.stderr
+    );
+    Ok(())
+}
+
+/// The laptop is connected again, and lost.
+fn lost(gateway: &Machine<'_>, laptop: &Machine<'_>, up: &str) -> Result<()> {
+    let blocks = commands("## A lost laptop is out in one command");
+    ensure!(
+        blocks.len() == 1 && blocks[0].len() == 1,
+        "one command was promised: {blocks:?}"
+    );
+    let mut client = laptop.start(up)?;
+    until(PATIENCE, || {
+        client.still_runs()?;
+        let status = laptop.start("sudo adit status")?.wait(PATIENCE)?;
+        Ok((status.code == Some(0)).then_some(()))
+    })
+    .with_context(|| format!("the client is not up again:\n{}", client.last_words()))?;
+    gateway.finish(&blocks[0][0])?;
+    let outcome = client.wait(Duration::from_secs(3))?;
+    ensure!(
+        outcome.code == Some(1) && outcome.stderr.contains("the certificate was revoked"),
+        "{outcome:?}"
     );
     Ok(())
 }

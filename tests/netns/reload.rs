@@ -193,6 +193,7 @@ pub(crate) fn the_certificate_is_replaced(programs: &Programs) -> Result<()> {
 pub(crate) fn an_authority_is_removed(programs: &Programs) -> Result<()> {
     let partner = Setup::new(programs)?;
     let certificates = partner.authority().join("ca.pem").display().to_string();
+    let list = partner.authority().join("crl.pem").display().to_string();
     let layout = Layout {
         laptops: 2,
         ..Layout::default()
@@ -205,6 +206,7 @@ pub(crate) fn an_authority_is_removed(programs: &Programs) -> Result<()> {
             let entry = second.as_table_mut().expect("an authority is a table");
             entry.insert("name".to_owned(), "partner".into());
             entry.insert("certificates".to_owned(), certificates.into());
+            entry.insert("crls".to_owned(), vec![toml::Value::from(list)].into());
             authorities.push(second);
         })
     })?;

@@ -25,6 +25,24 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     read_open(path, file)
 }
 
+/// What tells one version of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    modified: Option<std::time::SystemTime>,
+    length: u64,
+    identity: u64,
+}
+
+/// The version of a file that is there now; `None` when there is none.
+pub fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(Stamp {
+        modified: metadata.modified().ok(),
+        length: metadata.len(),
+        identity: os::identity(&metadata),
+    })
+}
+
 /// Reads a file that holds a secret, and refuses one that another user can read or could have written.
 pub fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     let file = File::open(path).map_err(FileError::of(path, "open"))?;

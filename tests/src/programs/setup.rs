@@ -134,6 +134,14 @@ impl Setup {
         Ok(())
     }
 
+    /// Runs `adit-ca` with these arguments.
+    pub fn ca(&self, arguments: &[&str]) -> Result<()> {
+        let mut ca = Command::new(&self.programs.ca);
+        ca.args(arguments).arg("--dir").arg(self.authority());
+        succeed(&mut ca)?;
+        Ok(())
+    }
+
     /// Changes a profile; its mode stays.
     pub fn edit_profile(&self, path: &Path, change: impl FnOnce(&mut Table)) -> Result<()> {
         edit(path, change)

@@ -25,6 +25,11 @@ pub(super) fn check_private(path: &Path, metadata: &Metadata) -> Result<(), File
     Ok(())
 }
 
+/// A file that took another's place has another number.
+pub(super) fn identity(metadata: &Metadata) -> u64 {
+    metadata.ino()
+}
+
 /// `sudo adit up my-profile.toml`: root acts for this user, whose file it is.
 fn behind_sudo() -> Option<u32> {
     if !rustix::process::geteuid().is_root() {

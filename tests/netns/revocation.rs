@@ -1,0 +1,153 @@
+//! A lost laptop, with the real programs: out by one command, and nobody else notices.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use adit_tests::lab::{Layout, internet, until};
+use adit_tests::probe::ping::Ping;
+use adit_tests::programs::{Programs, Setup};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::bed::{Bed, failed, note};
+
+const ALICE: &str = "alice@example.com";
+
+fn bed(programs: &Programs) -> Result<Bed> {
+    let layout = Layout {
+        laptops: 2,
+        ..Layout::default()
+    };
+    Bed::new(programs, layout)
+}
+
+fn audit(bed: &Bed) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(bed.setup.path("state").join("audit.jsonl"))?;
+    text.lines()
+        .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
+        .collect()
+}
+
+/// How the gateway hears of the new list.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    Signal,
+    Reload,
+    Nobody,
+}
+
+pub(crate) fn a_revoked_certificate_is_out(programs: &Programs) -> Result<()> {
+    let mut bed = bed(programs)?;
+    let profile = bed.setup.profile("bob@example.com", &["staff"])?;
+    let bob = bed.setup.connect(&bed.internet.laptops[1], &profile)?;
+    let steady = Ping::to(internet::OFFICE_V4)
+        .every(Duration::from_millis(10))
+        .start(bob.namespace())?;
+    let (mut slowest, mut total) = (Duration::ZERO, Duration::ZERO);
+    let ways = [Told::Signal, Told::Reload].into_iter();
+    for told in ways.chain([Told::Nobody; ROUNDS]) {
+        let profile = bed.setup.profile(ALICE, &["staff"])?;
+        let alice = bed.setup.connect(bed.internet.laptop(), &profile)?;
+        Ping::to(internet::OFFICE_V4).expect_all(bed.internet.laptop())?;
+        let start = Instant::now();
+        bed.setup
+            .ca(&["revoke", ALICE, "--reason", "keyCompromise"])?;
+        match told {
+            Told::Signal => bed.gateway.process().hang_up()?,
+            Told::Reload => drop(bed.gateway.reload(&[])?),
+            Told::Nobody => {}
+        }
+        until(Duration::from_secs(5), || {
+            let here = bed.gateway.principals()?;
+            Ok((here == ["bob@example.com"]).then_some(()))
+        })?;
+        let took = start.elapsed();
+        let mut alice = alice;
+        failed(&alice.end()?, 1, &["the certificate was revoked"])?;
+        note(&format!(
+            "{told:?}: the session is over {took:.0?} after `adit-ca revoke` began, the client {:.0?}",
+            start.elapsed()
+        ));
+        ensure!(took < Duration::from_secs(1), "took {took:?}");
+        slowest = slowest.max(took);
+        total += took;
+        // It has the file still, and that is worth nothing.
+        let mut again = bed.setup.client(bed.internet.laptop(), &profile)?;
+        again.start()?;
+        failed(&again.end()?, 1, &["the certificate was revoked"])?;
+    }
+    let rounds = u32::try_from(ROUNDS + 2)?;
+    note(&format!(
+        "mean {:.0?}, slowest {slowest:.0?}",
+        total / rounds
+    ));
+    let steady = steady.stop()?;
+    note(&format!("bob meanwhile: {}", steady.summary()));
+    ensure!(steady.lost.is_empty(), "bob lost {:?}", steady.lost);
+    ensure!(steady.received > 100);
+
+    let audit = audit(&bed)?;
+    let of = |event: &str, key: &str, value: &str| {
+        let found = audit.iter();
+        let found = found.filter(|line| line["event"] == event && line[key] == value);
+        found.count()
+    };
+    let reason = "the certificate was revoked";
+    ensure!(
+        of("disconnect", "reason", reason) == ROUNDS + 2,
+        "{audit:?}"
+    );
+    ensure!(of("refuse", "kind", "certificate-revoked") >= ROUNDS + 2);
+    ensure!(of("reload", "by", "revocation-list") >= ROUNDS, "{audit:?}");
+    Ok(())
+}
+
+pub(crate) fn a_wrong_list_changes_nothing(programs: &Programs) -> Result<()> {
+    let mut bed = bed(programs)?;
+    let lost = bed.setup.profile("lost@example.com", &["staff"])?;
+    let _alice = bed.alice(0)?;
+    let steady = Ping::to(internet::OFFICE_V4)
+        .every(Duration::from_millis(10))
+        .start(bed.internet.laptop())?;
+    let path = bed.setup.authority().join("crl.pem");
+    let before = fs::read(&path)?;
+    bed.setup.ca(&["revoke", "lost@example.com"])?;
+    let told = |bed: &mut Bed, words: &str| {
+        let process = bed.gateway.process();
+        until(Duration::from_secs(5), || {
+            Ok(process.stderr().contains(words).then_some(()))
+        })
+        .with_context(|| format!("no {words:?} in\n{}", process.stderr()))
+    };
+    told(&mut bed, "revocation list 2 of")?;
+    let good = fs::read(&path)?;
+    let namesake = Setup::new(programs)?;
+    let foreign = fs::read(namesake.authority().join("crl.pem"))?;
+    let cut = good[..good.len() / 2].to_vec();
+    for (wrong, words) in [
+        (&before, "is older than list 2, which counts now"),
+        (&foreign, "is not of this authority"),
+        (&cut, "no revocation list (X509 CRL) found"),
+    ] {
+        fs::write(&path, wrong)?;
+        told(&mut bed, words)?;
+        for options in [&[][..], &["--dry-run"]] {
+            failed(&bed.gateway.reload(options)?, 2, &[words])?;
+        }
+        // The list that counted counts.
+        let mut client = bed.setup.client(&bed.internet.laptops[1], &lost)?;
+        client.start()?;
+        failed(&client.end()?, 1, &["the certificate was revoked"])?;
+    }
+    fs::remove_file(&path)?;
+    failed(&bed.gateway.reload(&[])?, 2, &["crl.pem"])?;
+    fs::write(&path, &good)?;
+    let outcome = bed.gateway.reload(&[])?;
+    ensure!(outcome.code == Some(0), "{}", outcome.stderr);
+    let steady = steady.stop()?;
+    ensure!(steady.lost.is_empty(), "alice lost {:?}", steady.lost);
+    Ok(())
+}
+
+/// Runs without anybody telling the gateway; each is a client's whole life.
+const ROUNDS: usize = 10;
