@@ -1,12 +1,13 @@
 //! `server.toml`: what the operator wrote, checked once, trusted afterwards.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_core::config::ConfigError;
 use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
-use adit_tunnel::tls::CrlPolicy;
+use adit_tunnel::tls::{CrlPolicy, KeyHash, NotAKeyHash};
 use adit_tunnel::{InsideAddresses, SecondConnection};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -52,6 +53,8 @@ pub struct AuthorityConfig {
     pub crls: Vec<PathBuf>,
     /// What the want of a fresh list means.
     pub crl_policy: CrlPolicy,
+    /// Keys that count for nothing, in whatever certificates they stand.
+    pub revoked_keys: BTreeSet<KeyHash>,
 }
 
 /// The TUN side.
@@ -122,6 +125,15 @@ impl ServerConfig {
                 )
                 .with_hint("name the authority's list in crls"));
             }
+            let mut revoked_keys = BTreeSet::new();
+            for text in authority.revoked_keys {
+                let key: Result<KeyHash, _> = text.get_ref().parse();
+                let message = |error: NotAKeyHash| format!("{:?} is {error}", text.get_ref());
+                revoked_keys.insert(key.map_err(|error| {
+                    at(text.span(), "authority.revoked_keys", message(error))
+                        .with_hint("`adit-ca show FILE` tells the hash of a certificate's key")
+                })?);
+            }
             authorities.push(AuthorityConfig {
                 rule: AuthorityRule {
                     name,
@@ -131,6 +143,7 @@ impl ServerConfig {
                 certificates: resolve(&authority.certificates),
                 crls: authority.crls.iter().map(|path| resolve(path)).collect(),
                 crl_policy,
+                revoked_keys,
             });
         }
 
@@ -275,6 +288,8 @@ struct RawAuthority {
     crls: Vec<PathBuf>,
     #[serde(default = "soft")]
     crl_policy: Spanned<RawCrlPolicy>,
+    #[serde(default)]
+    revoked_keys: Vec<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -420,6 +435,30 @@ mod tests {
         let line = 1 + text
             .lines()
             .position(|l| l.starts_with("crl_policy"))
+            .unwrap();
+        assert!(
+            error.starts_with(&format!("/etc/adit/server.toml:{line}")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_revoked_key_is_read_and_a_mistyped_one_is_an_error_with_its_line() {
+        let path = Path::new("/etc/adit/server.toml");
+        let hash = "5e".repeat(32);
+        let with = |text: &str| {
+            EXAMPLE.replace("# revoked_keys = []", &format!("revoked_keys = [{text:?}]"))
+        };
+        let config = ServerConfig::parse(&with(&hash), path).unwrap();
+        assert_eq!(
+            config.authorities[0].revoked_keys,
+            BTreeSet::from([hash.parse().unwrap()])
+        );
+        let text = with(&hash[1..]);
+        let error = ServerConfig::parse(&text, path).unwrap_err().to_string();
+        let line = 1 + text
+            .lines()
+            .position(|line| line.starts_with("revoked_keys"))
             .unwrap();
         assert!(
             error.starts_with(&format!("/etc/adit/server.toml:{line}")),

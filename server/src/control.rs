@@ -23,7 +23,7 @@ use crate::admin;
 use crate::audit::{self, Audit, Event};
 use crate::desk::Desk;
 use crate::engines::Engines;
-use crate::lists::{Ages, Watch};
+use crate::lists::{Ages, Newest, Watch};
 use crate::load::Loaded;
 use crate::network::Machine;
 use crate::state::State;
@@ -52,7 +52,9 @@ pub struct Control<'a> {
     pub leases: Vec<LeaseEntry>,
     /// What may be told of refusals.
     pub refusals: RefusalLog,
-    /// The files of revocation lists.
+    /// The newest revocation lists.
+    pub newest: Newest,
+    /// Their files.
     pub watch: Watch,
     /// How old the lists were when it was told last.
     pub ages: Ages,
@@ -102,6 +104,15 @@ impl Control<'_> {
                 }
                 result = &mut ended => return Some(result),
             }
+        }
+    }
+
+    /// Remembers the revocation lists that count, so that no older ones count after a restart.
+    pub fn remember_lists(&mut self) {
+        if self.newest.remember(&self.loaded.authorities)
+            && let Err(error) = self.state.save_newest_lists(&self.newest)
+        {
+            warn!(%error, "a restart would not know the newest revocation lists");
         }
     }
 

@@ -10,6 +10,7 @@ use adit_pki::description::instant;
 use adit_tunnel::tls::{Authorities, Authority, CrlPolicy, SignedList};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::config::ServerConfig;
@@ -76,33 +77,80 @@ pub fn warnings(authorities: &Authorities, now: i64) -> Vec<String> {
         .collect()
 }
 
-/// Refuses lists that are older than those that count.
-///
-/// # Errors
-/// The first one that is.
-pub fn refuse_older(running: &Authorities, wanted: &Authorities) -> Result<(), Replay> {
-    for (_, new) in each(wanted) {
-        for (_, old) in each(running).filter(|(_, old)| old.has_signer_of(new)) {
-            let age = |list: &SignedList| (list.facts().number, list.facts().this_update);
-            if age(new) < age(old) {
+/// The newest list of everybody who ever signed one that counted here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Newest(Vec<Seen>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Seen {
+    /// For people.
+    issuer: String,
+    signer: [u8; 32],
+    number: ListNumber,
+    /// Since 1970.
+    this_update: i64,
+}
+
+impl Seen {
+    fn of(list: &SignedList) -> Self {
+        let facts = list.facts();
+        Self {
+            issuer: facts.issuer_name.clone(),
+            signer: list.signer(),
+            number: facts.number,
+            this_update: facts.this_update,
+        }
+    }
+
+    fn is_older_than(&self, other: &Self) -> bool {
+        (self.number, self.this_update) < (other.number, other.this_update)
+    }
+}
+
+impl Newest {
+    /// Refuses lists that are older than those that counted.
+    ///
+    /// # Errors
+    /// The first one that is.
+    pub fn refuse_older(&self, wanted: &Authorities) -> Result<(), Replay> {
+        for new in each(wanted).map(|(_, list)| Seen::of(list)) {
+            if let Some(old) = self.of_signer(&new)
+                && new.is_older_than(old)
+            {
                 return Err(Replay {
-                    issuer: new.facts().issuer_name.clone(),
-                    number: new.facts().number,
-                    running: old.facts().number,
+                    issuer: new.issuer,
+                    number: new.number,
+                    newest: old.number,
                 });
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Remembers the lists that count now; whether there is anything new.
+    pub fn remember(&mut self, authorities: &Authorities) -> bool {
+        let before = self.clone();
+        for (_, list) in each(authorities) {
+            let new = Seen::of(list);
+            self.0.retain(|seen| seen.signer != new.signer);
+            self.0.push(new);
+        }
+        *self != before
+    }
+
+    fn of_signer(&self, list: &Seen) -> Option<&Seen> {
+        self.0.iter().find(|seen| seen.signer == list.signer)
+    }
 }
 
 /// An old list in place of a newer one.
 #[derive(Debug, thiserror::Error)]
-#[error("revocation list {number} of {issuer} is older than list {running}, which counts now")]
+#[error("revocation list {number} of {issuer} is older than list {newest}, which has counted here")]
 pub struct Replay {
     issuer: String,
     number: ListNumber,
-    running: ListNumber,
+    newest: ListNumber,
 }
 
 /// Which versions of the files have been seen.

@@ -135,7 +135,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
         let anchors = certificates(&authority.certificates, files::read)?;
         let read = Authority::new(authority.rule.clone(), anchors, &provider)
             .map_err(|error| tls_error(&authority.certificates, &error))?;
-        authorities.push(with_lists(&read, authority)?);
+        authorities.push(with_revocations(&read, authority)?);
     }
     let authorities = Arc::new(Authorities::new(authorities));
     let credentials = Credentials {
@@ -193,7 +193,7 @@ pub fn reread_lists(loaded: &Loaded) -> Result<Loaded, LoadError> {
         .iter()
         .zip(&loaded.config.authorities);
     let authorities: Result<Vec<_>, _> = pairs
-        .map(|(authority, config)| with_lists(authority, config))
+        .map(|(authority, config)| with_revocations(authority, config))
         .collect();
     let authorities = Arc::new(Authorities::new(authorities?));
     Ok(Loaded {
@@ -206,11 +206,14 @@ pub fn reread_lists(loaded: &Loaded) -> Result<Loaded, LoadError> {
     })
 }
 
-fn with_lists(authority: &Authority, config: &AuthorityConfig) -> Result<Authority, LoadError> {
+fn with_revocations(
+    authority: &Authority,
+    config: &AuthorityConfig,
+) -> Result<Authority, LoadError> {
     let lists = lists::read(authority, &config.crls)?;
-    authority
-        .revoking(config.crl_policy, lists)
-        .map_err(|error| tls_error(&config.certificates, &error))
+    let revoking = authority.revoking(config.crl_policy, lists);
+    let revoking = revoking.map_err(|error| tls_error(&config.certificates, &error))?;
+    Ok(revoking.refusing_keys(config.revoked_keys.clone()))
 }
 
 fn gateway_tls(

@@ -222,6 +222,7 @@ impl Control<'_> {
         self.follow(&after).await;
         let report = report(false, &loaded, sessions);
         self.loaded = loaded;
+        self.remember_lists();
         Ok(report)
     }
 
@@ -230,11 +231,12 @@ impl Control<'_> {
         if loaded.authorities.is_same(&self.loaded.authorities) {
             return Ok(None);
         }
-        lists::refuse_older(&self.loaded.authorities, &loaded.authorities)?;
+        self.newest.refuse_older(&loaded.authorities)?;
         let renewal = renewal(&self.machine, &loaded);
         let sessions = self.desk.reload(renewal).await;
         let sessions = sessions.ok_or(ReloadError::Stopping)?;
         self.loaded = loaded;
+        self.remember_lists();
         for line in lists::facts(&self.loaded.authorities) {
             info!("{line}");
         }
@@ -247,7 +249,7 @@ impl Control<'_> {
 
     fn load(&self) -> Result<Loaded, ReloadError> {
         let loaded = load::load(self.path)?;
-        lists::refuse_older(&self.loaded.authorities, &loaded.authorities)?;
+        self.newest.refuse_older(&loaded.authorities)?;
         let cores = self.machine.cores;
         match needs_restart(&self.loaded.config, &loaded.config, cores) {
             Some(changes) => Err(ReloadError::Restart {

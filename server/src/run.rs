@@ -56,6 +56,14 @@ async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
     let keys = state.keys().map_err(state_failure)?;
     let leases = state.leases().map_err(state_failure)?;
     let accounting = Accounting::open(&state).map_err(state_failure)?;
+    let newest = state.newest_lists().map_err(state_failure)?;
+    newest.refuse_older(&loaded.authorities).map_err(|error| {
+        Failure::input(&error).with_hint(Some(format!(
+            "bring the newest list, or sign a fresh one with `adit-ca crl`; \
+             if the authority itself was set back, delete {}",
+            state.newest_lists_path().display()
+        )))
+    })?;
     let audit = Audit::open(&config.audit_log).map_err(LoadError::from)?;
     let admin = control_socket::Listener::bind(&config.admin_socket)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
@@ -149,9 +157,11 @@ async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
         accounting,
         leases,
         refusals: RefusalLog::new(Instant::now()),
+        newest,
         watch: Watch::default(),
         ages: Ages::default(),
     };
+    control.remember_lists();
     let served = work(reception, notes, threads, &admin, &mut control).await;
     let undone = host.undo().await.map_err(host_failure);
     served.and(undone)

@@ -1,4 +1,4 @@
-//! What a gateway must remember over a restart: its keys, its leases and its accounts.
+//! What a gateway must remember over a restart: its keys, its leases, its accounts, and the newest revocation lists.
 //!
 //! The keys let it reset the sessions it forgot, the leases let everybody keep the address. All
 //! are replaced whole or not at all.
@@ -10,6 +10,8 @@ use adit_core::table::leases::LeaseEntry;
 use adit_net::files::{self, FileError};
 use aws_lc_rs::rand;
 use serde::{Deserialize, Serialize};
+
+use crate::lists::Newest;
 
 /// The gateway's state directory.
 #[derive(Clone, Debug)]
@@ -130,6 +132,34 @@ impl State {
         let path = self.usage_path();
         files::write_private(&path, &render(&path, usage)?)?;
         Ok(())
+    }
+
+    /// The newest revocation lists of the last run; none on the first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn newest_lists(&self) -> Result<Newest, StateError> {
+        let path = self.newest_lists_path();
+        match files::read(&path) {
+            Ok(bytes) => parse(&path, &bytes),
+            Err(error) if error.is_missing() => Ok(Newest::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces what is saved of them.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was saved stays.
+    pub fn save_newest_lists(&self, newest: &Newest) -> Result<(), StateError> {
+        let path = self.newest_lists_path();
+        files::write_private(&path, &render(&path, newest)?)?;
+        Ok(())
+    }
+
+    /// Where the newest revocation lists are remembered.
+    pub fn newest_lists_path(&self) -> PathBuf {
+        self.directory.join("revocation-lists.json")
     }
 
     /// The directory, for the journal of host changes.

@@ -112,6 +112,10 @@ const TESTS: &[(&str, Test)] = &[
         "a_list_that_is_old_foreign_or_cut_changes_nothing",
         revocation::a_wrong_list_changes_nothing,
     ),
+    (
+        "a_session_with_a_revoked_key_ends",
+        revocation::a_revoked_key_is_out,
+    ),
     ("several_engines_are_one_gateway", engines::are_one_gateway),
     ("site_to_site_between_two_lans", site::between_two_lans),
     (

@@ -7,7 +7,7 @@ use adit_tests::lab::{Layout, internet, until};
 use adit_tests::probe::ping::Ping;
 use adit_tests::programs::{Programs, Setup};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use toml::Value;
 
 use crate::bed::{Bed, failed, note};
 
@@ -21,7 +21,7 @@ fn bed(programs: &Programs) -> Result<Bed> {
     Bed::new(programs, layout)
 }
 
-fn audit(bed: &Bed) -> Result<Vec<Value>> {
+fn audit(bed: &Bed) -> Result<Vec<serde_json::Value>> {
     let text = fs::read_to_string(bed.setup.path("state").join("audit.jsonl"))?;
     text.lines()
         .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
@@ -125,7 +125,7 @@ pub(crate) fn a_wrong_list_changes_nothing(programs: &Programs) -> Result<()> {
     let foreign = fs::read(namesake.authority().join("crl.pem"))?;
     let cut = good[..good.len() / 2].to_vec();
     for (wrong, words) in [
-        (&before, "is older than list 2, which counts now"),
+        (&before, "is older than list 2, which has counted here"),
         (&foreign, "is not of this authority"),
         (&cut, "no revocation list (X509 CRL) found"),
     ] {
@@ -146,6 +146,56 @@ pub(crate) fn a_wrong_list_changes_nothing(programs: &Programs) -> Result<()> {
     ensure!(outcome.code == Some(0), "{}", outcome.stderr);
     let steady = steady.stop()?;
     ensure!(steady.lost.is_empty(), "alice lost {:?}", steady.lost);
+
+    // A restart knows better than the file, too.
+    fs::write(&path, &before)?;
+    bed.gateway.stop()?;
+    let refused = bed.setup.start_gateway(&bed.internet.gateway);
+    let words = format!(
+        "{:#}",
+        refused.err().context("it started with an old list")?
+    );
+    for part in [
+        "is older than list 2",
+        "adit-ca crl",
+        "revocation-lists.json",
+    ] {
+        ensure!(words.contains(part), "no {part:?} in {words}");
+    }
+    bed.setup.ca(&["crl"])?;
+    bed.gateway = bed.setup.start_gateway(&bed.internet.gateway)?;
+    Ok(())
+}
+
+pub(crate) fn a_revoked_key_is_out(programs: &Programs) -> Result<()> {
+    let bed = bed(programs)?;
+    let profile = bed.setup.profile(ALICE, &["staff"])?;
+    let mut alice = bed.setup.connect(bed.internet.laptop(), &profile)?;
+    let profile = bed.setup.profile("bob@example.com", &["staff"])?;
+    let bob = bed.setup.connect(&bed.internet.laptops[1], &profile)?;
+    let shown = bed.setup.ca(&["show", ALICE])?;
+    let hash = shown
+        .lines()
+        .find_map(|line| line.strip_prefix("key sha256"))
+        .context(shown.clone())?;
+    bed.setup.configure(|config| {
+        let authorities = config.get_mut("authority").and_then(Value::as_array_mut);
+        let first = authorities.and_then(|authorities| authorities[0].as_table_mut());
+        if let Some(first) = first {
+            let keys = vec![Value::String(hash.trim().to_owned())];
+            first.insert("revoked_keys".to_owned(), Value::Array(keys));
+        }
+    })?;
+    let outcome = bed.gateway.reload(&["--dry-run"])?;
+    ensure!(
+        outcome.stdout.contains("the certificate was revoked"),
+        "{}",
+        outcome.stdout
+    );
+    bed.gateway.reload(&[])?;
+    failed(&alice.end()?, 1, &["the certificate was revoked"])?;
+    Ping::to(internet::OFFICE_V4).expect_all(bob.namespace())?;
+    ensure!(bed.gateway.principals()? == ["bob@example.com"]);
     Ok(())
 }
 

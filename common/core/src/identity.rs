@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::close::{Refusal, RefusalKind};
 
+pub mod chain;
 mod extract;
 mod name;
 pub mod revocation;
@@ -78,7 +79,7 @@ pub struct Identity {
     pub serial: String,
     /// First second of validity, since 1970.
     pub not_before: i64,
-    /// Last second of validity, since 1970.
+    /// Last second of validity, since 1970; of the whole chain, once an authority has vouched for it.
     pub not_after: i64,
 }
 

@@ -50,6 +50,10 @@ pub fn describe(der: &[u8], now: i64) -> Result<String, DescriptionError> {
         ("valid from", instant(from)),
         ("valid until", format!("{} ({state})", instant(to))),
         ("key", key(&certificate)),
+        (
+            "key sha256",
+            hex(digest(&SHA256, certificate.public_key().raw).as_ref()),
+        ),
         ("sha256", hex(digest(&SHA256, der).as_ref())),
     ];
     let mut text = String::new();

@@ -17,7 +17,7 @@ mod revocation;
 mod session;
 mod verify;
 
-pub use revocation::{CrlPolicy, ListRefusal, SignedList};
+pub use revocation::{CrlPolicy, KeyHash, ListRefusal, NotAKeyHash, SignedList};
 pub use session::{HandshakeFacts, QuicClient, QuicServer};
 pub use verify::{Authorities, Authority, GatewayVerifier};
 

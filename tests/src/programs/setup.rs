@@ -134,12 +134,12 @@ impl Setup {
         Ok(())
     }
 
-    /// Runs `adit-ca` with these arguments.
-    pub fn ca(&self, arguments: &[&str]) -> Result<()> {
+    /// Runs `adit-ca` with these arguments and gives what it prints.
+    pub fn ca(&self, arguments: &[&str]) -> Result<String> {
         let mut ca = Command::new(&self.programs.ca);
         ca.args(arguments).arg("--dir").arg(self.authority());
-        succeed(&mut ca)?;
-        Ok(())
+        let output = succeed(&mut ca)?;
+        String::from_utf8(output.stdout).context("adit-ca prints no text")
     }
 
     /// Changes a profile; its mode stays.

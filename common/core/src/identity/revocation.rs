@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use x509_parser::asn1_rs::Any;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
@@ -87,7 +88,7 @@ pub enum Freshness {
 }
 
 /// A number of up to 20 octets (RFC 5280 §5.2.3).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ListNumber([u8; 20]);
 
 impl ListNumber {
@@ -336,6 +337,13 @@ mod tests {
                 .windows(parts.message.len())
                 .any(|part| part == parts.message)
         );
+    }
+
+    #[test]
+    fn a_delta_list_is_refused() {
+        let delta = include_bytes!("../../../../fuzz/corpus/revocation_list/delta");
+        assert_eq!(RevocationList::read(delta), Err(ListError::Delta));
+        assert!(Signed::read(delta).is_some());
     }
 
     #[test]

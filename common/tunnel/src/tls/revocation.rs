@@ -3,7 +3,12 @@
 //! webpki asks a list at the handshake and checks its signature there; a wrong list would then
 //! refuse everybody. So the same is checked when the list is loaded, where an operator sees it.
 
+use std::fmt;
+use std::str::FromStr;
+
+use adit_core::identity::chain;
 use adit_core::identity::revocation::{ListError, RevocationList, Signed, Signer};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
@@ -17,6 +22,51 @@ pub enum CrlPolicy {
     Hard,
 }
 
+/// The SHA-256 of a subjectPublicKeyInfo: a key, in whatever certificates it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// That of the key in a certificate; `None` when the certificate cannot be read.
+    #[must_use]
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        let hash = digest(&SHA256, chain::public_key(certificate)?);
+        hash.as_ref().try_into().ok().map(Self)
+    }
+}
+
+impl FromStr for KeyHash {
+    type Err = NotAKeyHash;
+
+    fn from_str(text: &str) -> Result<Self, NotAKeyHash> {
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .filter(|&character| character != ':')
+            .map(|character| character.to_digit(16)?.try_into().ok())
+            .collect();
+        let digits = digits.ok_or(NotAKeyHash)?;
+        if digits.len() != 64 {
+            return Err(NotAKeyHash);
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair[0] << 4 | pair[1];
+        }
+        Ok(Self(hash))
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A text that names no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the SHA-256 of a public key: 64 hexadecimal digits, with or without colons")]
+pub struct NotAKeyHash;
+
 /// A revocation list with a signature that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedList {
@@ -24,8 +74,8 @@ pub struct SignedList {
     facts: RevocationList,
     /// Which anchor signed it; `None` if an intermediate did.
     anchor: Option<usize>,
-    /// The public key of that one.
-    signer: Vec<u8>,
+    /// That one's name and public key, hashed.
+    signer: [u8; 32],
 }
 
 impl SignedList {
@@ -62,11 +112,16 @@ impl SignedList {
         let Some((anchor, signer)) = signer else {
             return Err(ListRefusal::Signature { issuer: issuer() });
         };
+        let mut hash = Context::new(&SHA256);
+        hash.update(&signer.name);
+        hash.update(&signer.key);
+        let mut signer = [0; 32];
+        signer.copy_from_slice(hash.finish().as_ref());
         Ok(Self {
             der,
             facts,
             anchor,
-            signer: signer.key,
+            signer,
         })
     }
 
@@ -85,10 +140,10 @@ impl SignedList {
         self.anchor.is_none_or(|own| own == anchor)
     }
 
-    /// Whether the same authority signed both, by name and key.
+    /// Who signed it, by name and key: the SHA-256 of both.
     #[must_use]
-    pub fn has_signer_of(&self, other: &Self) -> bool {
-        self.facts.issuer == other.facts.issuer && self.signer == other.signer
+    pub fn signer(&self) -> [u8; 32] {
+        self.signer
     }
 }
 
@@ -136,4 +191,31 @@ fn is_signed_by(
                 .verify_signature(&signer.key, signed.message, signed.signature)
                 .is_ok()
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_hash_is_read_back_with_colons_and_in_any_case() {
+        let text = "00ff".repeat(16);
+        let hash: KeyHash = text.parse().unwrap();
+        assert_eq!(hash.to_string(), text);
+        assert_eq!("00:FF:".repeat(16).parse(), Ok(hash));
+    }
+
+    #[test]
+    fn what_is_no_key_hash_is_refused() {
+        for text in [
+            "",
+            "00",
+            &"0".repeat(63),
+            &"0".repeat(66),
+            &"g".repeat(64),
+            &"\u{ff10}".repeat(64),
+        ] {
+            assert_eq!(text.parse::<KeyHash>(), Err(NotAKeyHash), "{text}");
+        }
+    }
 }

@@ -4,11 +4,12 @@
 //! right purpose. webpki accepts a certificate without the extension for any purpose, which would
 //! let a corporate web-server or mail certificate open the tunnel.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use adit_core::close::{Refusal, RefusalKind};
-use adit_core::identity::{self, AuthorityRule, Identity, Purpose};
+use adit_core::identity::{self, AuthorityRule, Identity, Purpose, chain};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -21,7 +22,7 @@ use rustls::{
 };
 
 use super::TlsError;
-use super::revocation::{CrlPolicy, ListRefusal, SignedList};
+use super::revocation::{CrlPolicy, KeyHash, ListRefusal, SignedList};
 
 /// One certificate authority a gateway accepts clients from, how to read its certificates, and
 /// which of them it revoked.
@@ -31,6 +32,8 @@ pub struct Authority {
     anchors: Vec<CertificateDer<'static>>,
     policy: CrlPolicy,
     lists: Vec<SignedList>,
+    /// No certificate with one of these keys is accepted, nor one below it.
+    revoked_keys: BTreeSet<KeyHash>,
     /// One for each anchor: their lists may be of one name and of different keys.
     verifiers: Vec<Arc<dyn ClientCertVerifier>>,
     /// The same, except that no want of a fresh list counts.
@@ -44,6 +47,7 @@ impl fmt::Debug for Authority {
             .field("rule", &self.rule)
             .field("policy", &self.policy)
             .field("lists", &self.lists)
+            .field("revoked_keys", &self.revoked_keys)
             .finish_non_exhaustive()
     }
 }
@@ -63,6 +67,7 @@ impl Authority {
             anchors,
             policy: CrlPolicy::Soft,
             lists: Vec::new(),
+            revoked_keys: BTreeSet::new(),
             verifiers: Vec::new(),
             lenient: Vec::new(),
             provider: Arc::clone(provider),
@@ -101,7 +106,10 @@ impl Authority {
             });
         }
         for (index, list) in lists.iter().enumerate() {
-            if lists[..index].iter().any(|other| other.has_signer_of(list)) {
+            if lists[..index]
+                .iter()
+                .any(|other| other.signer() == list.signer())
+            {
                 return Err(TlsError::SecondList {
                     authority: authority(),
                     issuer: list.facts().issuer_name.clone(),
@@ -125,6 +133,16 @@ impl Authority {
             lists,
             ..self.clone()
         })
+    }
+
+    /// The same authority, which accepts no chain with one of these keys in it: that of a leaf, or of an
+    /// intermediate, in whatever certificates that has.
+    #[must_use]
+    pub fn refusing_keys(self, keys: BTreeSet<KeyHash>) -> Self {
+        Self {
+            revoked_keys: keys,
+            ..self
+        }
     }
 
     /// Its name in the configuration.
@@ -187,7 +205,38 @@ impl Authority {
         let verdicts = verifiers
             .iter()
             .map(|verifier| verifier.verify_client_cert(leaf, intermediates, now));
-        joined(verdicts.map(|verdict| verdict.map(|_| ())))
+        joined(verdicts.map(|verdict| verdict.map(|_| ())))?;
+        if self.revoked_keys.is_empty() {
+            return Ok(());
+        }
+        // Another path might do without an intermediate that is shown; but who shows it, trusts it.
+        for certificate in std::iter::once(leaf).chain(intermediates) {
+            let error = match KeyHash::of(certificate) {
+                Some(key) if !self.revoked_keys.contains(&key) => continue,
+                Some(_) => CertificateError::Revoked,
+                None => CertificateError::BadEncoding,
+            };
+            return Err(Error::InvalidCertificate(error));
+        }
+        Ok(())
+    }
+
+    /// Whether it revoked anything: then it is asked about chains that others vouch for, too.
+    fn revokes(&self) -> bool {
+        !self.lists.is_empty() || !self.revoked_keys.is_empty()
+    }
+
+    /// The identity of a chain that it vouches for.
+    fn identity(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<Identity, identity::IdentityError> {
+        let mut identity = identity::extract(leaf, &self.rule)?;
+        if let Some(end) = chain::not_after(leaf, intermediates) {
+            identity.not_after = identity.not_after.min(end);
+        }
+        Ok(identity)
     }
 }
 
@@ -237,7 +286,7 @@ impl Authorities {
                 .voucher(leaf, intermediates, now, true)
                 .map_err(|_| identity::IdentityError::Unreadable)?,
         };
-        identity::extract(leaf, &authority.rule)
+        authority.identity(leaf, intermediates)
     }
 
     /// The identity behind a newcomer's chain that other authorities accepted: nothing of that counts here.
@@ -272,11 +321,11 @@ impl Authorities {
         };
         let authority = self.voucher(leaf, intermediates, now, newcomer);
         let authority = authority.map_err(refusal)?;
-        Ok(identity::extract(leaf, &authority.rule)?)
+        Ok(authority.identity(leaf, intermediates)?)
     }
 
-    /// Whether these are the same authorities, read by the same rules and with the same revocation
-    /// lists: then all they said stands.
+    /// Whether these are the same authorities, read by the same rules and with the same revocations:
+    /// then all they said stands.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let same = |(one, other): (&Authority, &Authority)| {
@@ -284,6 +333,7 @@ impl Authorities {
                 && one.anchors == other.anchors
                 && one.policy == other.policy
                 && one.lists == other.lists
+                && one.revoked_keys == other.revoked_keys
         };
         let pairs = self.authorities.iter().zip(&other.authorities);
         self.authorities.len() == other.authorities.len() && pairs.into_iter().all(same)
@@ -299,7 +349,7 @@ impl Authorities {
     ) -> Result<&Authority, Error> {
         let mut voucher = None;
         let verdicts = self.authorities.iter().filter_map(|authority| {
-            if voucher.is_some() && authority.lists.is_empty() {
+            if voucher.is_some() && !authority.revokes() {
                 return None;
             }
             let verdict = authority.verify(leaf, intermediates, now, newcomer);

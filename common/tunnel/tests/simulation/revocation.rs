@@ -7,7 +7,9 @@ use std::time::Duration;
 use adit_core::close::RefusalKind;
 use adit_core::identity::{self, revocation::ListError};
 use adit_tunnel::ClientEvent;
-use adit_tunnel::tls::{Algorithms, Authority, Credentials, CrlPolicy, ListRefusal, TlsError};
+use adit_tunnel::tls::{
+    Algorithms, Authority, Credentials, CrlPolicy, KeyHash, ListRefusal, TlsError,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
     CrlDistributionPoint, CrlIssuingDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -308,6 +310,46 @@ fn revoked_by_one_authority_is_not_accepted_by_another_of_the_same_anchor() {
         let refusal = authorities.vouch(&alice.chain, now).unwrap_err();
         assert_eq!(refusal.kind, CertificateRevoked);
     }
+}
+
+#[test]
+fn a_revoked_key_counts_for_nothing_whatever_certificate_it_stands_in() {
+    let root = root("Root");
+    let middle = CertifiedIssuer::signed_by(ca_params("Middle", 5), key(), &root).unwrap();
+    // The same key under the same name in another certificate, which no list mentions.
+    let again = ca_params("Middle", 6)
+        .signed_by(middle.key(), &root)
+        .unwrap();
+    let (alice, bob) = (client(ALICE, 7, &root, &[]), client(BOB, 8, &root, &[]));
+    let carol = client(CAROL, 9, &middle, &[&middle]);
+    let mut crossed = carol.clone();
+    crossed.chain[1] = again.der().clone();
+    let plain = authority(&[&root]);
+    for client in [&alice, &bob, &carol, &crossed] {
+        assert_eq!(verdict(&plain, client), Ok(()));
+    }
+    let hashes = [&alice.chain[0], middle.der()].map(|der| KeyHash::of(der).unwrap());
+    let authority = plain.refusing_keys(hashes.into());
+    for client in [&alice, &carol, &crossed] {
+        assert_eq!(verdict(&authority, client), Err(CertificateRevoked));
+    }
+    assert_eq!(verdict(&authority, &bob), Ok(()));
+}
+
+#[test]
+fn an_identity_ends_with_the_first_certificate_of_its_chain() {
+    use adit_tunnel::tls::Authorities;
+    use rustls::pki_types::UnixTime;
+    let root = root("Root");
+    let mut short = ca_params("Middle", 5);
+    short.not_after = day(30);
+    let middle = CertifiedIssuer::signed_by(short, key(), &root).unwrap();
+    let authorities = Authorities::new(vec![authority(&[&root])]);
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(START.unsigned_abs()));
+    let end = |client: Credentials| authorities.vouch(&client.chain, now).unwrap().not_after;
+    assert_eq!(end(client(ALICE, 7, &root, &[])), day(365).unix_timestamp());
+    let below = client(ALICE, 7, &middle, &[&middle]);
+    assert_eq!(end(below), day(30).unix_timestamp());
 }
 
 /// A number for the serial number of a certificate that the shared authority issued.
