@@ -99,9 +99,26 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Lists what is in a directory, in order.
+pub fn list(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = fs::read_dir(directory).map_err(FileError::of(directory, "read"))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths: io::Result<Vec<PathBuf>> = paths.collect();
+    let mut paths = paths.map_err(FileError::of(directory, "read"))?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Makes a directory for state, with its parents, that only its owner may enter. An existing one stays as it is.
 pub fn create_state_directory(path: &Path) -> Result<(), FileError> {
-    os::create_directory(path, 0o700).map_err(FileError::of(path, "create"))
+    let missing = path.ancestors().take_while(|path| !is_there(path));
+    let missing: Vec<&Path> = missing.collect();
+    os::create_directory(path, 0o700).map_err(FileError::of(path, "create"))?;
+    missing.into_iter().try_for_each(sync_directory)
+}
+
+fn is_there(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.exists()
 }
 
 /// Makes a directory that everybody may enter, for sockets with permissions of their own.

@@ -155,6 +155,20 @@ pub enum HostError {
         /// Its name.
         name: String,
     },
+    /// Another interface has the name.
+    #[error("there is an interface {name} already")]
+    InterfaceTaken {
+        /// The name.
+        name: String,
+    },
+    /// The kernel renames no device that is up.
+    #[error("this kernel cannot rename {from} to {to} while it is up")]
+    NoLiveRename {
+        /// Its name.
+        from: String,
+        /// The name it should have.
+        to: String,
+    },
     /// Another interface has the route.
     #[error("the route {prefix} exists already, through another interface")]
     RouteTaken {
@@ -197,6 +211,12 @@ pub enum HostError {
         #[from]
         source: FileError,
     },
+    /// Another program's journal is there.
+    #[error("{} holds what another program has changed on this host", path.display())]
+    JournalTaken {
+        /// The file.
+        path: PathBuf,
+    },
     /// The journal is not one of ours.
     #[error("{} is damaged", path.display())]
     JournalDamaged {
@@ -216,6 +236,16 @@ impl HostError {
         match self {
             Self::Permission { .. } => Some("run as root, or grant CAP_NET_ADMIN".into()),
             Self::NoInterface { .. } => Some("`ip link` lists the interfaces".into()),
+            Self::InterfaceTaken { .. } => {
+                Some("choose another name; `ip link` lists the interfaces".into())
+            }
+            Self::NoLiveRename { .. } => Some(
+                "Linux can from 6.2 on; here, put the old name back, or restart the program".into(),
+            ),
+            Self::JournalTaken { path } => Some(format!(
+                "choose another directory or interface, or stop that program; one that was killed cleans up at its next start, which removes {}",
+                path.display()
+            )),
             Self::RouteTaken { prefix } => Some(format!(
                 "`ip route show {prefix}` shows it; remove it, or take {prefix} out of the policy"
             )),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode};
 use serde::{Serialize, de::DeserializeOwned};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -64,6 +64,25 @@ impl Listener {
                 return Err(failed(&self.path, "accept at")(error));
             }
         };
+        self.admit(stream)
+    }
+
+    /// Gives up the socket and its path. Returns those who came before and were not accepted yet: they have asked
+    /// and wait for an answer.
+    pub fn close(self) -> Vec<Connection> {
+        // Nobody else can have the path yet: the lock is still ours.
+        let _ = files::remove(&self.path);
+        let socket = SockRef::from(&self.listener);
+        let waiting = std::iter::from_fn(|| socket.accept().ok());
+        waiting
+            .filter_map(|(socket, _)| {
+                socket.set_nonblocking(true).ok()?;
+                self.admit(UnixStream::from_std(socket.into()).ok()?).ok()
+            })
+            .collect()
+    }
+
+    fn admit(&self, stream: UnixStream) -> Result<Connection, ControlError> {
         let peer = stream
             .peer_cred()
             .map_err(failed(&self.path, "accept at"))?;
@@ -263,6 +282,27 @@ mod tests {
                 matches!(error, ControlError::AlreadyRunning { .. }),
                 "{error}"
             );
+        });
+    }
+
+    #[test]
+    fn who_came_before_the_socket_was_closed_is_answered() {
+        run(async {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("adit.sock");
+            let listener = Listener::bind(&path).expect("bound");
+            let mut early = StdStream::connect(&path).expect("connected");
+            early.write_all(b"\"status\"\n").expect("asked");
+            let mut waiting = listener.close();
+            assert!(!path.exists());
+            let _again = Listener::bind(&path).expect("the path is free");
+            let question: String = waiting[0].receive().await.expect("a question");
+            assert_eq!((waiting.len(), question.as_str()), (1, "status"));
+            waiting[0].send(&"up").await.expect("answered");
+            let mut answer = String::new();
+            let answered = io::BufReader::new(early).read_line(&mut answer);
+            answered.expect("an answer");
+            assert_eq!(answer, "\"up\"\n");
         });
     }
 

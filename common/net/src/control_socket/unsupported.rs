@@ -22,6 +22,10 @@ impl Listener {
         Err(unsupported(path))
     }
 
+    pub fn close(self) -> Vec<Connection> {
+        match self.0 {}
+    }
+
     pub async fn accept(&self) -> Result<Connection, ControlError> {
         match self.0 {}
     }

@@ -10,6 +10,7 @@ use crate::files;
 mod change;
 mod journal;
 mod masquerade;
+mod moving;
 mod netlink;
 mod sysctl;
 
@@ -49,6 +50,9 @@ impl Host {
             );
         }
         host.undo().await?;
+        if let Err(error) = Self::undo_the_dead(state_directory, interface).await {
+            tracing::warn!(%error, "what another run left behind stays");
+        }
         host.armed = true;
         Ok(host)
     }
@@ -60,7 +64,7 @@ impl Host {
     }
 
     fn load(state_directory: &Path, interface: &str) -> Result<Self, HostError> {
-        let journal = Journal::new(state_directory, interface);
+        let mut journal = Journal::new(state_directory, interface);
         Ok(Self {
             netlink: connect()?,
             state_directory: state_directory.into(),

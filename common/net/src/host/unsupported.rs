@@ -20,6 +20,18 @@ impl Host {
         match self.0 {}
     }
 
+    pub async fn may_move_to(&self, _directory: &Path, _interface: &str) -> Result<(), HostError> {
+        match self.0 {}
+    }
+
+    pub async fn move_to(&mut self, _directory: &Path, _interface: &str) -> Result<(), HostError> {
+        match self.0 {}
+    }
+
+    pub fn settle(&mut self) -> Result<(), HostError> {
+        match self.0 {}
+    }
+
     pub async fn undo(&mut self) -> Result<(), HostError> {
         match self.0 {}
     }

@@ -12,6 +12,8 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod host;
 #[cfg(target_os = "linux")]
+mod moving;
+#[cfg(target_os = "linux")]
 mod namespace;
 #[cfg(target_os = "linux")]
 mod offload;
@@ -55,6 +57,7 @@ fn main() {
     trials.extend(host::trials());
     trials.extend(routing::trials());
     trials.extend(crash::trials());
+    trials.extend(moving::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 

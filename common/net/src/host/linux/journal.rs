@@ -1,5 +1,6 @@
-//! The journal: what outlives the device, on disk before it is made.
+//! The journal: what outlives the device, on disk before it is made. While it moves it is in two places.
 
+use std::fs;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
+    /// Where it is kept as well, while it moves from there.
+    also: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,38 +35,113 @@ struct Contents {
     boot: String,
     /// The network namespace the changes are in.
     namespace: u64,
+    /// Where the other copy is: whoever undoes one removes both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    also: Option<PathBuf>,
     entries: Vec<Entry>,
 }
 
 impl Journal {
     pub(super) fn new(directory: &Path, interface: &str) -> Self {
+        // The same directory by another name is the same, and a copy that names the other is read from anywhere.
+        let directory = fs::canonicalize(directory)
+            .or_else(|_| std::path::absolute(directory))
+            .unwrap_or_else(|_| directory.into());
         Self {
-            path: directory.join(format!("{interface}.journal")),
+            path: directory.join(format!("{interface}.{EXTENSION}")),
+            also: None,
         }
+    }
+
+    /// The interfaces that have a journal in a directory.
+    pub(super) fn all_in(directory: &Path) -> Result<Vec<String>, HostError> {
+        let mut names = Vec::new();
+        for path in files::list(directory)? {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == EXTENSION)
+                && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Of these, what belongs into a journal.
+    pub(super) fn kept(entries: &[Entry]) -> Vec<Entry> {
+        let entries = entries.iter();
+        entries
+            .filter(|entry| entry.change.outlives_device())
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+
+    /// Keeps it at `there` from now on, and here as well until it is [settled](Self::settle). After an error it is
+    /// here alone.
+    pub(super) fn move_to(&mut self, there: Self, entries: &[Entry]) -> Result<(), HostError> {
+        if self.is_at(&there) {
+            return Ok(());
+        }
+        if self.also.as_ref() != Some(&there.path) {
+            self.settle(entries)?;
+        }
+        let here = std::mem::replace(&mut self.path, there.path);
+        // Somebody may have moved the directory away by hand.
+        let is_there = here.parent().is_some_and(Path::exists);
+        self.also = is_there.then(|| here.clone());
+        let written = self.write(entries);
+        if written.is_err() {
+            // What failed to be written fails to be removed at worst.
+            let _ = files::remove(&self.path);
+            (self.path, self.also) = (here, None);
+            self.write(entries)?;
+        }
+        written
+    }
+
+    /// Removes it from where it was before.
+    pub(super) fn settle(&mut self, entries: &[Entry]) -> Result<(), HostError> {
+        let Some(also) = &self.also else {
+            return Ok(());
+        };
+        files::remove(also)?;
+        self.also = None;
+        self.write(entries)
     }
 
     /// Writes what has to be undone from now on. Nothing to undo: no file.
     pub(super) fn write(&self, entries: &[Entry]) -> Result<(), HostError> {
-        let entries: Vec<_> = entries
-            .iter()
-            .filter(|entry| entry.change.outlives_device())
-            .cloned()
-            .collect();
-        if entries.is_empty() {
-            return Ok(files::remove(&self.path)?);
+        let places = [Some(&self.path), self.also.as_ref()];
+        let entries = Self::kept(entries);
+        for (number, path) in places.into_iter().enumerate() {
+            let Some(path) = path else {
+                continue;
+            };
+            if entries.is_empty() {
+                files::remove(path)?;
+                continue;
+            }
+            let contents = Contents {
+                version: VERSION,
+                boot: boot(),
+                namespace: namespace(),
+                also: places[1 - number].cloned(),
+                entries: entries.clone(),
+            };
+            let json = serde_json::to_vec_pretty(&contents);
+            let json = json.map_err(|source| self.damaged(source))?;
+            files::write_private(path, &json)?;
         }
-        let contents = Contents {
-            version: VERSION,
-            boot: boot(),
-            namespace: namespace(),
-            entries,
-        };
-        let json = serde_json::to_vec_pretty(&contents).map_err(|source| self.damaged(source))?;
-        Ok(files::write_private(&self.path, &json)?)
+        Ok(())
     }
 
     /// Reads what an earlier run left behind in this boot and this namespace.
-    pub(super) fn read(&self) -> Result<Vec<Entry>, HostError> {
+    pub(super) fn read(&mut self) -> Result<Vec<Entry>, HostError> {
         let bytes = match files::read_private(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.is_missing() => return Ok(Vec::new()),
@@ -74,7 +152,14 @@ impl Journal {
         if contents.boot != boot() || contents.namespace != namespace() {
             return Ok(Vec::new());
         }
+        self.also = contents.also;
         Ok(contents.entries)
+    }
+
+    pub(super) fn taken(&self) -> HostError {
+        HostError::JournalTaken {
+            path: self.path.clone(),
+        }
     }
 
     fn damaged(&self, source: serde_json::Error) -> HostError {
@@ -86,13 +171,15 @@ impl Journal {
 }
 
 fn boot() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }
 
 fn namespace() -> u64 {
-    std::fs::metadata("/proc/thread-self/ns/net").map_or(0, |metadata| metadata.st_ino())
+    fs::metadata("/proc/thread-self/ns/net").map_or(0, |metadata| metadata.st_ino())
 }
+
+const EXTENSION: &str = "journal";
 
 /// Of the format.
 const VERSION: u32 = 1;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::host::{Family, HostError};
 
-/// Makes the table, or replaces it.
+/// Makes the table, or replaces it. The kernel keeps the interface by its number: another name changes nothing.
 pub(super) fn make(table: &str, interface: &str, sources: &[IpNet]) -> Result<(), HostError> {
     let mut rules = String::new();
     for (family, keyword) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
@@ -19,7 +19,7 @@ pub(super) fn make(table: &str, interface: &str, sources: &[IpNet]) -> Result<()
         if !sources.is_empty() {
             let sources = sources.join(", ");
             rules += &format!(
-                "        {keyword} saddr {{ {sources} }} oifname != \"{interface}\" masquerade\n"
+                "        {keyword} saddr {{ {sources} }} oif != \"{interface}\" masquerade\n"
             );
         }
     }

@@ -66,6 +66,13 @@ impl Netlink {
         self.ask(Message::SetLink(message), 0).await
     }
 
+    pub(super) async fn rename(&self, index: u32, name: &str) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = vec![LinkAttribute::IfName(name.into())];
+        self.ask(Message::SetLink(message), 0).await
+    }
+
     /// Keeps the kernel from giving the device a link-local address, when it comes up.
     pub(super) async fn forbid_link_local(&self, index: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
