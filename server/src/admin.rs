@@ -9,7 +9,7 @@
 //!
 //! Who may ask is the socket's business: the gateway's own user and root.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use adit_core::status::{self, GatewayStatus, RuleUsage, Usage};
@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use crate::cli::Asked;
+use crate::cli::{Asked, GatewayArgs};
 use crate::control::Control;
 use crate::explain::{self, Answer};
 use crate::load;
@@ -65,8 +65,8 @@ pub async fn answer(mut connection: Connection, control: &mut Control<'_>) {
 ///
 /// # Errors
 /// When no gateway answers.
-pub fn print_status(config: &Path, json: bool) -> Result<(), Failure> {
-    let status: Option<GatewayStatus> = ask(config, &Request::Status {})?;
+pub fn print_status(gateway: &GatewayArgs, json: bool) -> Result<(), Failure> {
+    let status: Option<GatewayStatus> = ask(gateway, &Request::Status {})?;
     let status = status.ok_or_else(stopping)?;
     print(json, &status, status::render_gateway)
 }
@@ -75,8 +75,8 @@ pub fn print_status(config: &Path, json: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When no gateway answers.
-pub fn print_usage(config: &Path, by_rule: bool, json: bool) -> Result<(), Failure> {
-    let usage: Option<Usage> = ask(config, &Request::Usage {})?;
+pub fn print_usage(gateway: &GatewayArgs, by_rule: bool, json: bool) -> Result<(), Failure> {
+    let usage: Option<Usage> = ask(gateway, &Request::Usage {})?;
     let usage = usage.ok_or_else(stopping)?;
     if by_rule {
         let rules: Vec<RuleUsage> = usage.by_rule();
@@ -89,8 +89,8 @@ pub fn print_usage(config: &Path, by_rule: bool, json: bool) -> Result<(), Failu
 ///
 /// # Errors
 /// When no gateway answers, or it refuses and nothing has changed.
-pub fn print_reload(config: &Path, dry_run: bool, json: bool) -> Result<(), Failure> {
-    let answer: Result<Report, Failure> = ask(config, &Request::Reload { dry_run })?;
+pub fn print_reload(gateway: &GatewayArgs, dry_run: bool, json: bool) -> Result<(), Failure> {
+    let answer: Result<Report, Failure> = ask(gateway, &Request::Reload { dry_run })?;
     print(json, &answer?, Report::render)
 }
 
@@ -99,13 +99,18 @@ pub fn print_reload(config: &Path, dry_run: bool, json: bool) -> Result<(), Fail
 ///
 /// # Errors
 /// When the question is wrong, or nobody can answer it.
-pub fn print_explanation(config: &Path, asked: &Asked, json: bool) -> Result<ExitCode, Failure> {
-    let config = load::config(config)?;
+pub fn print_explanation(
+    gateway: &GatewayArgs,
+    asked: &Asked,
+    json: bool,
+) -> Result<ExitCode, Failure> {
     let request = Request::Explain(asked.clone());
-    let answer: Result<Answer, Failure> = match control_socket::ask(&config.admin_socket, &request)
-    {
+    let answered = control_socket::ask(&socket(gateway)?, &request);
+    let answer: Result<Answer, Failure> = match answered {
         Ok(answer) => answer,
-        Err(ControlError::NotRunning { .. }) => explain::from_files(&config, asked),
+        Err(ControlError::NotRunning { .. }) if gateway.socket.is_none() => {
+            explain::from_files(&load::config(&gateway.config.config)?, asked)
+        }
         // Exit status 1 would mean that the flow is denied.
         Err(error) => Err(Failure::environment(&error).with_hint(error.hint())),
     };
@@ -114,15 +119,28 @@ pub fn print_explanation(config: &Path, asked: &Asked, json: bool) -> Result<Exi
     Ok(ExitCode::from(u8::from(!answer.is_allowed())))
 }
 
-fn ask<A: DeserializeOwned>(config: &Path, request: &Request) -> Result<A, Failure> {
-    let config = load::config(config)?;
-    control_socket::ask(&config.admin_socket, request).map_err(|error| {
-        Failure::no(format!(
-            "no gateway answers at {}: {error}",
-            config.admin_socket.display()
-        ))
-        .with_hint(error.hint())
+fn ask<A: DeserializeOwned>(gateway: &GatewayArgs, request: &Request) -> Result<A, Failure> {
+    let path = socket(gateway)?;
+    control_socket::ask(&path, request).map_err(|error| {
+        let hint = match (&error, request) {
+            (ControlError::NotRunning { .. }, Request::Reload { .. })
+                if gateway.socket.is_none() =>
+            {
+                Some(OLD_SOCKET)
+            }
+            _ => error.hint(),
+        };
+        let path = path.display();
+        Failure::no(format!("no gateway answers at {path}: {error}")).with_hint(hint)
     })
+}
+
+/// Where the gateway answers.
+fn socket(gateway: &GatewayArgs) -> Result<PathBuf, Failure> {
+    match &gateway.socket {
+        Some(path) => Ok(path.clone()),
+        None => Ok(load::config(&gateway.config.config)?.admin_socket),
+    }
 }
 
 #[allow(clippy::print_stdout)]
@@ -144,3 +162,7 @@ fn print<T: Serialize>(
 fn stopping() -> Failure {
     Failure::no("the gateway is stopping")
 }
+
+/// The file names the new socket before anybody has told the gateway.
+const OLD_SOCKET: &str = "start it first; where admin_socket is what has changed, the gateway still answers at the \
+    old one: `adit-server reload --socket OLD`";

@@ -34,14 +34,24 @@ pub enum Command {
         listen: SocketAddr,
     },
     /// Run the gateway until it is told to stop
-    Run(ConfigArgs),
+    Run {
+        /// Which gateway
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// How many threads carry packets; 0: as many as there are cores, at most 8, and one on a machine with
+        /// one or two
+        ///
+        /// Each has sessions of its own; one session is never divided.
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=MOST_ENGINES))]
+        engines: u8,
+    },
     /// Say exactly what is wrong with the configuration, or that nothing is; changes nothing
     Check(ConfigArgs),
     /// Make the running gateway read its configuration again; a wrong file changes nothing
     Reload {
         /// Which gateway
         #[command(flatten)]
-        config: ConfigArgs,
+        gateway: GatewayArgs,
         /// Say what would become of the sessions, and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -60,7 +70,7 @@ pub enum Command {
         asked: Asked,
         /// Which gateway
         #[command(flatten)]
-        config: ConfigArgs,
+        gateway: GatewayArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -69,7 +79,7 @@ pub enum Command {
     Usage {
         /// Which gateway
         #[command(flatten)]
-        config: ConfigArgs,
+        gateway: GatewayArgs,
         /// Show what each rule of the policy has let pass instead
         #[arg(long)]
         rules: bool,
@@ -81,7 +91,7 @@ pub enum Command {
     Status {
         /// Which gateway
         #[command(flatten)]
-        config: ConfigArgs,
+        gateway: GatewayArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -121,5 +131,43 @@ pub struct ConfigArgs {
     pub config: PathBuf,
 }
 
+/// Which running gateway.
+#[derive(Clone, Debug, clap::Args)]
+pub struct GatewayArgs {
+    /// Which configuration
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Where the gateway answers, whatever its configuration says by now
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Each engine has a socket with its buffers: what is larger is a typing error.
+const MOST_ENGINES: i64 = 64;
+
 const EXPLAIN_STATUS: &str = "Exit status: 0 allowed, 1 denied, 2 the question or the configuration is wrong, \
     3 the gateway cannot be asked.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engines(arguments: &[&str]) -> Result<u8, String> {
+        let line = ["adit-server", "run"].iter().chain(arguments);
+        match Cli::try_parse_from(line)
+            .map_err(|error| error.to_string())?
+            .command
+        {
+            Command::Run { engines, .. } => Ok(engines),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_number_of_engines_is_between_0_and_64_and_0_when_it_is_not_given() {
+        assert_eq!(engines(&[]), Ok(0));
+        assert_eq!(engines(&["--engines", "64"]), Ok(64));
+        let error = engines(&["--engines", "65"]).unwrap_err();
+        assert!(error.contains("65 is not in 0..=64"), "{error}");
+    }
+}

@@ -18,8 +18,6 @@ use toml::Spanned;
 pub struct ServerConfig {
     /// The UDP address clients connect to.
     pub listen: SocketAddr,
-    /// How many engines carry packets; 0 chooses by the machine.
-    pub engines: u8,
     /// The gateway's certificate chain, PEM.
     pub certificate: PathBuf,
     /// Its private key, PEM.
@@ -79,8 +77,13 @@ impl ServerConfig {
     /// The first thing that is wrong, with its line.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        let raw: Raw =
-            toml::from_str(text).map_err(|error| ConfigError::from_toml(&file, text, &error))?;
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            let wrong = ConfigError::from_toml(&file, text, &error);
+            match error.message().contains("`engines`") {
+                true => wrong.with_hint(ENGINES_MOVED),
+                false => wrong,
+            }
+        })?;
         let at = |span: std::ops::Range<usize>, key: &str, message: String| {
             ConfigError::at(&file, text, span.start, key, message)
         };
@@ -192,20 +195,10 @@ impl ServerConfig {
                 format!("{} is not between 5 and 3600", idle.get_ref()),
             ));
         }
-        if let Some(engines) = &raw.engines
-            && *engines.get_ref() > MOST_ENGINES
-        {
-            return Err(at(
-                engines.span(),
-                "engines",
-                format!("{} is not between 0 and {MOST_ENGINES}", engines.get_ref()),
-            ));
-        }
         let state_directory = raw.state_directory.as_deref();
         let state_directory = resolve(state_directory.unwrap_or_else(|| Path::new(DEFAULT_STATE)));
         Ok(Self {
             listen: raw.listen.unwrap_or_else(default_listen),
-            engines: raw.engines.map_or(0, Spanned::into_inner),
             certificate: resolve(&raw.certificate),
             key: resolve(&raw.key),
             policy: resolve(&raw.policy),
@@ -235,16 +228,6 @@ impl ServerConfig {
         })
     }
 
-    /// The number of engines on a machine with so many cores.
-    pub fn engines_on(&self, cores: usize) -> u8 {
-        match (self.engines, cores) {
-            // One session is one engine's. On two cores the other one is the kernel's: interrupts, forwarding.
-            (0, 0..=2) => 1,
-            (0, cores) => u8::try_from(cores).unwrap_or(u8::MAX).min(MOST_UNASKED),
-            (engines, _) => engines,
-        }
-    }
-
     /// The gateway's own inner addresses.
     pub fn inside_addresses(&self) -> InsideAddresses {
         let mut inside = InsideAddresses::default();
@@ -262,7 +245,6 @@ impl ServerConfig {
 #[serde(deny_unknown_fields)]
 struct Raw {
     listen: Option<SocketAddr>,
-    engines: Option<Spanned<u8>>,
     certificate: PathBuf,
     key: PathBuf,
     policy: PathBuf,
@@ -348,6 +330,9 @@ fn yes() -> bool {
     true
 }
 
+/// Threads are the process's: made once, and so no part of what a reload reads.
+const ENGINES_MOVED: &str =
+    "take the line out; their number stands on the command line: `adit-server run --engines N`";
 /// systemd's StateDirectory= of the unit in `config/systemd`.
 const DEFAULT_STATE: &str = "/var/lib/adit";
 /// In the state directory, which is private and there.
@@ -356,10 +341,6 @@ const AUDIT_LOG: &str = "audit.jsonl";
 const DEFAULT_SOCKET: &str = "/run/adit/server.sock";
 /// Longer than any client's keep-alive, short enough that a vanished laptop frees its session.
 const DEFAULT_IDLE_S: u64 = 60;
-/// Eight engines fill any link; more would only divide the sessions further.
-const MOST_UNASKED: u8 = 8;
-/// Each engine has a socket with its buffers: what is larger is a typing error.
-const MOST_ENGINES: u8 = 64;
 /// Linux takes IPv6 off an interface with less (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
 /// Jumbo frames end near 9000; what is larger is a typing error or a loopback test.
@@ -474,17 +455,16 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_engines_follows_the_cores_unless_it_is_given() {
-        let path = Path::new("server.toml");
-        let automatic = ServerConfig::parse(EXAMPLE, path).unwrap();
-        let counts = [1, 2, 3, 8, 64].map(|cores| automatic.engines_on(cores));
-        assert_eq!(counts, [1, 1, 3, 8, 8]);
-        let given = EXAMPLE.replace("# engines = 0", "engines = 3");
-        let given = ServerConfig::parse(&given, path).unwrap();
-        assert_eq!([1, 64].map(|cores| given.engines_on(cores)), [3, 3]);
-        let text = EXAMPLE.replace("# engines = 0", "engines = 65");
-        let error = ServerConfig::parse(&text, path).unwrap_err().to_string();
-        assert!(error.contains("65 is not between 0 and 64"), "{error}");
+    fn the_number_of_engines_is_an_unknown_key_that_names_the_command_line() {
+        let text = format!("engines = 3\n{EXAMPLE}");
+        let error = ServerConfig::parse(&text, Path::new("server.toml")).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.starts_with("server.toml:1: unknown field `engines`"),
+            "{message}"
+        );
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("adit-server run --engines N"), "{hint}");
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use adit_core::flow::RuleAccounts;
 use adit_core::identity::Principal;
 use adit_core::status::{GatewayStatus, RuleTexts, Traffic, Usage, rules_traffic};
 use adit_core::table::leases::LeaseEntry;
+use adit_net::control_socket::Connection;
 use adit_net::host::Host;
 use adit_net::signals::{Signal, Signals};
 use adit_net::{clock, control_socket};
@@ -26,7 +27,7 @@ use crate::engines::Engines;
 use crate::lists::{Ages, Newest, Watch};
 use crate::load::Loaded;
 use crate::network::Machine;
-use crate::state::State;
+use crate::state::{Keys, State};
 
 /// What the control plane knows and holds.
 pub struct Control<'a> {
@@ -39,7 +40,13 @@ pub struct Control<'a> {
     /// The gateway's part of the host.
     pub host: &'a mut Host,
     /// What survives a restart.
-    pub state: &'a State,
+    pub state: State,
+    /// The keys in it.
+    pub keys: Keys,
+    /// Where questions come.
+    pub admin: control_socket::Listener,
+    /// Those who came to a socket that was given up before they were heard.
+    pub latecomers: Vec<Connection>,
     /// The packet threads.
     pub engines: Engines,
     /// The front desk.
@@ -64,7 +71,6 @@ impl Control<'_> {
     /// Serves until a signal says stop, or until `ended` resolves, whose result is returned.
     pub async fn serve<T>(
         &mut self,
-        admin: &control_socket::Listener,
         signals: &mut Signals,
         events: &mut UnboundedReceiver<GatewayEvent>,
         ended: impl Future<Output = T>,
@@ -74,12 +80,15 @@ impl Control<'_> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ended = std::pin::pin!(ended);
         loop {
+            while let Some(connection) = self.latecomers.pop() {
+                admin::answer(connection, self).await;
+            }
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.handle_events(event, events).await,
                     None => return None,
                 },
-                request = admin.accept() => match request {
+                request = self.admin.accept() => match request {
                     Ok(connection) => admin::answer(connection, self).await,
                     Err(error) => warn!(%error, "an admin connection failed"),
                 },
@@ -99,7 +108,7 @@ impl Control<'_> {
                 _ = minute.tick() => {
                     self.ages.tell(&self.loaded.authorities, clock::unix_seconds());
                     if let Some(status) = self.engines.status().await {
-                        self.accounting.save(self.state, &status);
+                        self.accounting.save(&self.state, &status);
                     }
                 }
                 result = &mut ended => return Some(result),
@@ -121,7 +130,7 @@ impl Control<'_> {
         while let Ok(event) = events.try_recv() {
             self.handle_event(event);
         }
-        self.accounting.save(self.state, &GatewayStatus::default());
+        self.accounting.save(&self.state, &GatewayStatus::default());
         self.audit.write(&Event::Stop);
     }
 

@@ -57,6 +57,16 @@ pub struct Inbox {
     waiting: Arc<AtomicUsize>,
 }
 
+/// The number of engines on a machine with so many cores, of which `asked` were asked for; 0 leaves it to the machine.
+pub fn number(asked: u8, cores: usize) -> u8 {
+    match (asked, cores) {
+        // One session is one engine's. On two cores the other one is the kernel's: interrupts, forwarding.
+        (0, 0..=2) => 1,
+        (0, cores) => u8::try_from(cores).unwrap_or(u8::MAX).min(MOST_UNASKED),
+        (asked, _) => asked,
+    }
+}
+
 /// Gives each engine its devices, and everybody else the way to it.
 ///
 /// # Errors
@@ -274,8 +284,22 @@ impl Inbox {
     }
 }
 
+/// Eight engines fill any link; more would only divide the sessions further.
+const MOST_UNASKED: u8 = 8;
 /// Sessions whose flows are counted in a row: less than a millisecond, if they have a hundred each.
 const STAKES: usize = 16;
 /// Bytes from neighbours that wait for an engine: two turns of a data loop, and half of what one session's queue
 /// holds, into which all of it may go at once.
 const MAX_WAITING: usize = 512 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_engines_follows_the_cores_unless_it_is_given() {
+        let counts = [1, 2, 3, 8, 64].map(|cores| number(0, cores));
+        assert_eq!(counts, [1, 1, 3, 8, 8]);
+        assert_eq!([1, 64].map(|cores| number(3, cores)), [3, 3]);
+    }
+}

@@ -39,24 +39,24 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
     log::init(cli.verbose);
     let done = match cli.command {
         Command::Init { dir, names, listen } => init::init(&dir, &names, listen),
-        Command::Run(args) => run::run(&args.config),
+        Command::Run { config, engines } => run::run(&config.config, engines),
         Command::Check(args) => check(&args.config),
-        Command::Status { config, json } => admin::print_status(&config.config, json),
+        Command::Status { gateway, json } => admin::print_status(&gateway, json),
         Command::Usage {
-            config,
+            gateway,
             rules,
             json,
-        } => admin::print_usage(&config.config, rules, json),
+        } => admin::print_usage(&gateway, rules, json),
         Command::Reload {
-            config,
+            gateway,
             dry_run,
             json,
-        } => admin::print_reload(&config.config, dry_run, json),
+        } => admin::print_reload(&gateway, dry_run, json),
         Command::Explain {
             asked,
-            config,
+            gateway,
             json,
-        } => return admin::print_explanation(&config.config, &asked, json),
+        } => return admin::print_explanation(&gateway, &asked, json),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

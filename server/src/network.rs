@@ -13,8 +13,6 @@ use crate::load::Loaded;
 pub struct Machine {
     /// The largest MTU of its links.
     pub link_mtu: u16,
-    /// Cores for packets.
-    pub cores: usize,
 }
 
 impl Machine {

@@ -1,7 +1,7 @@
 //! Reading everything again while packets pass: all of it counts at once, or nothing does.
 //!
 //! ```text
-//! files ─ load ─ nothing that needs a restart? ─ host has both ─ desk judges all sessions ─ host has the new
+//! files ─ load ─ needs no restart? ─ new places taken ─ host has both ─ desk judges all sessions ─ host has the new
 //! ```
 //!
 //! A wrong file is an error with its line, and the gateway goes on as before. What the host needs is added before
@@ -9,10 +9,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use adit_core::admission::diff::{Difference, FlowLoss};
 use adit_net::clock;
+use adit_net::control_socket::ControlError;
 use adit_net::exit::Failure;
 use adit_net::host::HostError;
 use adit_tunnel::Renewal;
@@ -25,6 +26,9 @@ use crate::control::Control;
 use crate::lists::{self, Replay};
 use crate::load::{self, LoadError, Loaded};
 use crate::network::Machine;
+use crate::state::StateError;
+
+mod places;
 
 /// What a reload did, or would do.
 #[derive(Debug, Deserialize, Serialize)]
@@ -35,6 +39,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// What becomes of the sessions.
     pub sessions: Difference,
+    /// What of the gateway goes to another place.
+    #[serde(default)]
+    pub moves: Vec<String>,
 }
 
 /// Why nothing changed.
@@ -48,7 +55,7 @@ pub enum ReloadError {
     Restart {
         /// The configuration file.
         path: PathBuf,
-        /// Each with its old and its new value.
+        /// What, with its old and its new value.
         changes: String,
     },
     /// An old revocation list in place of a newer one would give revoked certificates back.
@@ -57,6 +64,12 @@ pub enum ReloadError {
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The gateway's memory cannot go over to another directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The other control socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] ControlError),
     /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] adit_net::files::FileError),
@@ -75,6 +88,13 @@ impl From<ReloadError> for Failure {
             ReloadError::Replay(error) => Self::input(&error).with_hint(Some(
                 "bring the newest list, or sign a fresh one with `adit-ca crl`; nothing has changed",
             )),
+            ReloadError::State(error) => error.into(),
+            ReloadError::Socket(error) => {
+                let hint = error.hint().unwrap_or(
+                    "admin_socket in server.toml must name a path where the gateway may make a socket",
+                );
+                Self::environment(&error).with_hint(Some(hint))
+            }
             ReloadError::Host(error) => {
                 let hint = error.hint();
                 Self::environment(&error).with_hint(hint)
@@ -102,6 +122,9 @@ impl Report {
         };
         text.push_str(done);
         text.push_str(&self.sessions.render());
+        for line in &self.moves {
+            let _ = writeln!(text, "{line}");
+        }
         text
     }
 }
@@ -141,6 +164,7 @@ impl Control<'_> {
                     warn!("{warning}");
                 }
                 info!(by, "reloaded: {}", report.sessions);
+                places::tell(&report.moves);
                 for ended in &report.sessions.ended {
                     info!(
                         principal = ended.principal,
@@ -182,11 +206,12 @@ impl Control<'_> {
     /// When a reload would fail.
     pub async fn rehearse(&self) -> Result<Report, Failure> {
         let loaded = self.load()?;
+        self.may_take(&loaded.config).await?;
         let renewal = renewal(&self.machine, &loaded);
         let rehearsal = self.rehearsal(renewal).await;
         let (mut sessions, flows) = rehearsal.ok_or(ReloadError::Stopping)?;
         sessions.tell_flows(&flows.by_principal, flows.open);
-        Ok(report(true, &loaded, sessions))
+        Ok(self.report(true, &loaded, sessions))
     }
 
     /// What the sessions would have, and what flows that would cost.
@@ -202,28 +227,48 @@ impl Control<'_> {
         // First, and whatever comes of the rest: the old file may have been moved away to be archived.
         self.audit.reopen(&self.loaded.config.audit_log)?;
         let loaded = self.load()?;
-        let before = self.machine.network(&self.loaded);
+        let taken = self.take(&loaded.config).await?;
+        let sessions = match self.renew(&loaded).await {
+            Ok(sessions) => sessions,
+            Err(error) => {
+                self.go_back(taken).await;
+                return Err(error);
+            }
+        };
         let after = self.machine.network(&loaded);
-        if let Err(error) = self.host.apply(&before.together_with(&after)).await {
-            self.follow(&before).await;
-            return Err(error.into());
-        }
-        if let Err(error) = self.audit.reopen(&loaded.config.audit_log) {
-            self.follow(&before).await;
-            return Err(error.into());
-        }
-        let renewal = renewal(&self.machine, &loaded);
+        self.follow(&after).await;
+        self.settle(taken);
+        let report = self.report(false, &loaded, sessions);
+        self.loaded = loaded;
+        self.remember_lists();
+        Ok(report)
+    }
+
+    /// Goes over to everything but the new places, which are taken already. After an error the sessions are as before.
+    async fn renew(&mut self, loaded: &Loaded) -> Result<Difference, ReloadError> {
+        let before = self.machine.network(&self.loaded);
+        let after = self.machine.network(loaded);
+        self.host.apply(&before.together_with(&after)).await?;
+        self.audit.reopen(&loaded.config.audit_log)?;
+        let renewal = renewal(&self.machine, loaded);
         // Counted before, for those that end are gone afterwards.
         let rehearsal = self.rehearsal(renewal.clone()).await;
         let (_, flows) = rehearsal.ok_or(ReloadError::Stopping)?;
         let sessions = self.desk.reload(renewal).await;
         let mut sessions = sessions.ok_or(ReloadError::Stopping)?;
         sessions.tell_flows(&flows.by_principal, flows.open);
-        self.follow(&after).await;
-        let report = report(false, &loaded, sessions);
-        self.loaded = loaded;
-        self.remember_lists();
-        Ok(report)
+        Ok(sessions)
+    }
+
+    fn report(&self, dry_run: bool, loaded: &Loaded, sessions: Difference) -> Report {
+        let warnings = loaded.warnings.iter().map(ToString::to_string);
+        let lists = lists::warnings(&loaded.authorities, clock::unix_seconds());
+        Report {
+            dry_run,
+            warnings: warnings.chain(lists).collect(),
+            sessions,
+            moves: places::moves(&self.loaded.config, &loaded.config),
+        }
     }
 
     async fn take_lists(&mut self) -> Result<Option<Report>, ReloadError> {
@@ -244,14 +289,14 @@ impl Control<'_> {
             dry_run: false,
             warnings: lists::warnings(&self.loaded.authorities, clock::unix_seconds()),
             sessions,
+            moves: Vec::new(),
         }))
     }
 
     fn load(&self) -> Result<Loaded, ReloadError> {
         let loaded = load::load(self.path)?;
         self.newest.refuse_older(&loaded.authorities)?;
-        let cores = self.machine.cores;
-        match needs_restart(&self.loaded.config, &loaded.config, cores) {
+        match needs_restart(&self.loaded.config, &loaded.config) {
             Some(changes) => Err(ReloadError::Restart {
                 path: self.path.to_owned(),
                 changes,
@@ -281,38 +326,17 @@ pub fn renewal(machine: &Machine, loaded: &Loaded) -> Renewal {
     }
 }
 
-fn report(dry_run: bool, loaded: &Loaded, sessions: Difference) -> Report {
-    let warnings = loaded.warnings.iter().map(ToString::to_string);
-    let lists = lists::warnings(&loaded.authorities, clock::unix_seconds());
-    Report {
-        dry_run,
-        warnings: warnings.chain(lists).collect(),
-        sessions,
-    }
-}
-
-/// What of the difference needs a restart, in words: sockets, devices and threads are made once.
-fn needs_restart(running: &ServerConfig, wanted: &ServerConfig, cores: usize) -> Option<String> {
-    let path = |path: &Path| path.display().to_string();
-    let values = |config: &ServerConfig| {
-        [
-            ("listen", config.listen.to_string()),
-            ("engines", config.engines_on(cores).to_string()),
-            ("inside.interface", config.inside.interface.clone()),
-            ("state_directory", path(&config.state_directory)),
-            ("admin_socket", path(&config.admin_socket)),
-        ]
-    };
-    let pairs = values(running).into_iter().zip(values(wanted));
-    let changes: Vec<String> = pairs
-        .filter(|((_, is), (_, would_be))| is != would_be)
-        .map(|((key, is), (_, would_be))| format!("{key} is {is} and would be {would_be}"))
-        .collect();
-    (!changes.is_empty()).then(|| changes.join(", "))
+/// What of the difference needs a restart, in words: the sockets that every session's packets come through are made
+/// once.
+fn needs_restart(running: &ServerConfig, wanted: &ServerConfig) -> Option<String> {
+    let (is, would_be) = (running.listen, wanted.listen);
+    (is != would_be).then(|| format!("listen is {is} and would be {would_be}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const EXAMPLE: &str = include_str!("../../config/server.toml");
@@ -325,27 +349,45 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_named_with_both_values_and_the_rest_does_not() {
         let running = config(("", ""));
-        let needs = |change, cores| needs_restart(&running, &config(change), cores);
+        let needs = |change| needs_restart(&running, &config(change));
         assert_eq!(
-            needs(("[::]:443", "[::]:444"), 4).as_deref(),
+            needs(("[::]:443", "[::]:444")).as_deref(),
             Some("listen is [::]:443 and would be [::]:444")
         );
-        assert_eq!(
-            needs(("# engines = 0", "engines = 3"), 4).as_deref(),
-            Some("engines is 4 and would be 3")
-        );
-        assert_eq!(needs(("# engines = 0", "engines = 4"), 4), None);
-        assert!(needs(("adit0", "adit1"), 4).is_some());
-        assert!(needs(("/var/lib/adit\"", "/var/lib/other\""), 4).is_some());
-        assert!(needs(("server.sock", "other.sock"), 4).is_some());
         for change in [
+            ("adit0", "adit1"),
+            ("/var/lib/adit\"", "/var/lib/other\""),
+            ("server.sock", "other.sock"),
             ("# masquerade = false", "masquerade = true"),
             ("# idle_timeout_s = 60", "idle_timeout_s = 30"),
             ("10.99.0.1/24", "10.99.0.2/24"),
             ("policy.toml", "other.toml"),
             ("ca/ca.pem", "other.pem"),
         ] {
-            assert_eq!(needs(change, 4), None, "{change:?}");
+            assert_eq!(needs(change), None, "{change:?}");
         }
+    }
+
+    #[test]
+    fn what_goes_to_another_place_is_told_with_both_and_with_what_stays() {
+        let running = config(("", ""));
+        let moves = |change| places::moves(&running, &config(change));
+        assert_eq!(
+            moves(("10.99.0.1/24", "10.99.0.2/24")),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            moves(("\"adit0\"", "\"adit1\"")),
+            ["inside.interface goes from adit0 to adit1"]
+        );
+        assert_eq!(
+            moves(("= \"/var/lib/adit\"", "= \"/srv/adit\"")),
+            [
+                "state_directory goes from /var/lib/adit to /srv/adit; keys.json, leases.json, usage.json, revocation-lists.json stay in \
+                 the old one too",
+                "audit_log goes from /var/lib/adit/audit.jsonl to /srv/adit/audit.jsonl; what is written already \
+                 stays in the old one"
+            ]
+        );
     }
 }

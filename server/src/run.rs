@@ -29,13 +29,13 @@ use crate::lists::{self, Ages, Watch};
 use crate::load::{self, LoadError, Loaded};
 use crate::network::Machine;
 use crate::reload;
-use crate::state::{self, State, StateError};
+use crate::state::{self, State};
 
-/// Runs the gateway until a signal ends it.
+/// Runs the gateway until a signal ends it, with so many engines; 0 leaves their number to the machine.
 ///
 /// # Errors
 /// When the configuration is wrong or the environment does not allow it; the host is as before.
-pub fn run(path: &Path) -> Result<(), Failure> {
+pub fn run(path: &Path, engines: u8) -> Result<(), Failure> {
     let loaded = load::load(path)?;
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -47,16 +47,16 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::environment(&error).while_doing("cannot start the runtime"))?
-        .block_on(serve(path, loaded))
+        .block_on(serve(path, loaded, engines))
 }
 
-async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
+async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> {
     let config = &loaded.config;
-    let state = State::open(&config.state_directory).map_err(state_failure)?;
-    let keys = state.keys().map_err(state_failure)?;
-    let leases = state.leases().map_err(state_failure)?;
-    let accounting = Accounting::open(&state).map_err(state_failure)?;
-    let newest = state.newest_lists().map_err(state_failure)?;
+    let state = State::open(&config.state_directory)?;
+    let keys = state.keys()?;
+    let leases = state.leases()?;
+    let accounting = Accounting::open(&state)?;
+    let newest = state.newest_lists()?;
     newest.refuse_older(&loaded.authorities).map_err(|error| {
         Failure::input(&error).with_hint(Some(format!(
             "bring the newest list, or sign a fresh one with `adit-ca crl`; \
@@ -68,7 +68,7 @@ async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
     let admin = control_socket::Listener::bind(&config.admin_socket)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = config.engines_on(cores);
+    let count = engines::number(engines, cores);
     let steering = Steering {
         to_the_first: LONG_HEADER,
         number_at: ENGINE_AT,
@@ -83,7 +83,7 @@ async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
         .await
         .map_err(host_failure)?;
     let link_mtu = host::largest_link_mtu().await.map_err(host_failure)?;
-    let machine = Machine { link_mtu, cores };
+    let machine = Machine { link_mtu };
     let mtu = machine.tunnel_mtu(config);
     let queues = Tun::open_several(&config.inside.interface, mtu, count, QUEUES)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
@@ -105,7 +105,7 @@ async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
         keys: EngineKeys {
             cid_key: keys.cid,
             reset_key: keys.reset,
-            seed: state::random().map_err(state_failure)?,
+            seed: state::random()?,
         },
         limits,
         engines: count,
@@ -150,7 +150,10 @@ async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
         loaded,
         machine,
         host: &mut host,
-        state: &state,
+        state,
+        keys,
+        admin,
+        latecomers: Vec::new(),
         engines,
         desk,
         audit,
@@ -162,7 +165,7 @@ async fn serve(path: &Path, loaded: Loaded) -> Result<(), Failure> {
         ages: Ages::default(),
     };
     control.remember_lists();
-    let served = work(reception, notes, threads, &admin, &mut control).await;
+    let served = work(reception, notes, threads, &mut control).await;
     let undone = host.undo().await.map_err(host_failure);
     served.and(undone)
 }
@@ -175,7 +178,6 @@ async fn work(
     reception: Reception,
     notes: desk::Inbox,
     threads: Vec<engines::Prepared>,
-    admin: &control_socket::Listener,
     control: &mut Control<'_>,
 ) -> Result<(), Failure> {
     let (outbox, mut events) = unbounded_channel();
@@ -192,9 +194,7 @@ async fn work(
         version: env!("CARGO_PKG_VERSION"),
         listen: control.loaded.config.listen,
     });
-    let outcome = control
-        .serve(admin, &mut signals, &mut events, end.recv())
-        .await;
+    let outcome = control.serve(&mut signals, &mut events, end.recv()).await;
     // A thread may have ended by itself; then nobody takes the command.
     desk.close();
     let _ = front.join();
@@ -215,18 +215,6 @@ fn devices(error: &std::io::Error) -> Failure {
 
 fn host_failure(error: host::HostError) -> Failure {
     let hint = error.hint();
-    Failure::environment(&error).with_hint(hint)
-}
-
-fn state_failure(error: StateError) -> Failure {
-    let hint = match &error {
-        StateError::File(error) => error.hint(),
-        StateError::Damaged { path, .. } => Some(format!(
-            "delete {} to start with none of it; addresses and keys are made anew",
-            path.display()
-        )),
-        StateError::Random => None,
-    };
     Failure::environment(&error).with_hint(hint)
 }
 

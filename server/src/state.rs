@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use adit_core::status::Usage;
 use adit_core::table::leases::LeaseEntry;
+use adit_net::exit::Failure;
 use adit_net::files::{self, FileError};
 use aws_lc_rs::rand;
 use serde::{Deserialize, Serialize};
@@ -34,19 +35,50 @@ pub enum StateError {
         #[source]
         source: serde_json::Error,
     },
+    /// Another gateway's.
+    #[error(
+        "{} is the state of another gateway, and that of this one is in {}", path.display(), own.display()
+    )]
+    Taken {
+        /// What was found there.
+        path: PathBuf,
+        /// The directory of the running gateway.
+        own: PathBuf,
+    },
     /// The kernel gave no random bytes.
     #[error("no random bytes for the gateway's keys")]
     Random,
 }
 
 /// Keys that identify the gateway to clients it has forgotten.
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
     /// Marks connection ids.
     pub cid: [u8; 32],
     /// Derives stateless-reset tokens.
     pub reset: [u8; 32],
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let hint = match &error {
+            StateError::File(error) => error.hint().or_else(|| {
+                Some("state_directory in server.toml must name a directory of the gateway's own".to_owned())
+            }),
+            StateError::Damaged { path, .. } => Some(format!(
+                "delete {} to start with none of it; addresses and keys are made anew",
+                path.display()
+            )),
+            StateError::Taken { .. } => Some(
+                "name an empty directory, or move away what is in that one; to take up that state, restart \
+                 the gateway"
+                    .to_owned(),
+            ),
+            StateError::Random => None,
+        };
+        Self::environment(&error).with_hint(hint)
+    }
 }
 
 impl State {
@@ -73,19 +105,15 @@ impl State {
     /// # Errors
     /// When they cannot be read or written, or others can read them.
     pub fn keys(&self) -> Result<Keys, StateError> {
-        let path = self.directory.join("keys.json");
-        match files::read_private(&path) {
-            Ok(bytes) => parse(&path, &bytes),
-            Err(error) if error.is_missing() => {
-                let keys = Keys {
-                    cid: random()?,
-                    reset: random()?,
-                };
-                files::write_private(&path, &render(&path, &keys)?)?;
-                Ok(keys)
-            }
-            Err(error) => Err(error.into()),
+        if let Some(keys) = self.present_keys()? {
+            return Ok(keys);
         }
+        let keys = Keys {
+            cid: random()?,
+            reset: random()?,
+        };
+        self.save_keys(&keys)?;
+        Ok(keys)
     }
 
     /// The leases of the last run; none on the first.
@@ -159,7 +187,54 @@ impl State {
 
     /// Where the newest revocation lists are remembered.
     pub fn newest_lists_path(&self) -> PathBuf {
-        self.directory.join("revocation-lists.json")
+        self.directory.join(LISTS)
+    }
+
+    /// Whether the gateway with these keys can keep its state in `directory`: one that holds no state, or its own,
+    /// as when it comes back to where it was or the files were copied there.
+    ///
+    /// # Errors
+    /// [`StateError::Taken`], or why that cannot be said.
+    pub fn may_move_to(&self, directory: &Path, keys: &Keys) -> Result<(), StateError> {
+        let there = Self::at_rest(directory);
+        if there.present_keys()?.is_some_and(|found| found == *keys) {
+            return Ok(());
+        }
+        let found = FILES.map(|name| directory.join(name));
+        match found.into_iter().find(|path| path.exists()) {
+            None => Ok(()),
+            Some(path) => Err(StateError::Taken {
+                path,
+                own: self.directory.clone(),
+            }),
+        }
+    }
+
+    /// Writes everything into another directory, where it is on the disk when this returns. What is here stays.
+    ///
+    /// # Errors
+    /// When the directory [cannot be had](Self::may_move_to), made or written to; then it is as before.
+    pub fn copy_to(
+        &self,
+        directory: &Path,
+        keys: &Keys,
+        leases: &[LeaseEntry],
+        usage: &Usage,
+        newest: &Newest,
+    ) -> Result<StateCopy, StateError> {
+        self.may_move_to(directory, keys)?;
+        let mut copy = StateCopy {
+            state: Self::at_rest(directory),
+            made: missing_of(directory),
+        };
+        let there = Self::open(directory)?;
+        there.save_leases(leases)?;
+        there.save_usage(usage)?;
+        there.save_newest_lists(newest)?;
+        // Last: what has no keys is no complete state.
+        there.save_keys(keys)?;
+        copy.state = there;
+        Ok(copy)
     }
 
     /// The directory, for the journal of host changes.
@@ -167,13 +242,69 @@ impl State {
         &self.directory
     }
 
+    fn present_keys(&self) -> Result<Option<Keys>, StateError> {
+        let path = self.keys_path();
+        match files::read_private(&path) {
+            Ok(bytes) => parse(&path, &bytes).map(Some),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn save_keys(&self, keys: &Keys) -> Result<(), StateError> {
+        let path = self.keys_path();
+        files::write_private(&path, &render(&path, keys)?)?;
+        Ok(())
+    }
+
+    fn keys_path(&self) -> PathBuf {
+        self.directory.join(KEYS)
+    }
+
     fn usage_path(&self) -> PathBuf {
-        self.directory.join("usage.json")
+        self.directory.join(USAGE)
     }
 
     fn leases_path(&self) -> PathBuf {
-        self.directory.join("leases.json")
+        self.directory.join(LEASES)
     }
+}
+
+/// The state in another directory. Dropped, it is taken away again, as far as it was not there before.
+#[derive(Debug)]
+pub struct StateCopy {
+    state: State,
+    /// Files and directories, the innermost first.
+    made: Vec<PathBuf>,
+}
+
+impl StateCopy {
+    /// The copy is what counts from now on.
+    pub fn keep(mut self) -> State {
+        self.made.clear();
+        self.state.clone()
+    }
+}
+
+impl Drop for StateCopy {
+    fn drop(&mut self) {
+        for path in &self.made {
+            // A directory in which somebody has put something meanwhile stays.
+            let _ = match path.is_dir() {
+                true => std::fs::remove_dir(path),
+                false => std::fs::remove_file(path),
+            };
+        }
+    }
+}
+
+/// What writing the state into a directory makes, the innermost first.
+fn missing_of(directory: &Path) -> Vec<PathBuf> {
+    let files = FILES.map(|name| directory.join(name));
+    let directories = directory.ancestors().map(Path::to_owned);
+    let all = files.into_iter().chain(directories);
+    all.filter(|path| !path.as_os_str().is_empty() && !path.exists())
+        .collect()
 }
 
 /// Thirty-two bytes nobody can guess.
@@ -198,4 +329,97 @@ fn render<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Everything in a state directory that is the gateway's memory. The journal of host changes moves by itself, and the
+/// audit log has a place of its own.
+pub const FILES: [&str; 4] = [KEYS, LEASES, USAGE, LISTS];
+const KEYS: &str = "keys.json";
+const LEASES: &str = "leases.json";
+const USAGE: &str = "usage.json";
+const LISTS: &str = "revocation-lists.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let paths = files::list(directory).unwrap();
+        let names = paths.iter().filter_map(|path| path.file_name());
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_copy_holds_everything_and_is_taken_away_unless_it_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let state = State::open(&root.path().join("old")).unwrap();
+        let keys = state.keys().unwrap();
+        let there = root.path().join("a/b");
+        let copy = || state.copy_to(&there, &keys, &[], &Usage::default(), &Newest::default());
+        drop(copy().unwrap());
+        assert_eq!(names(root.path()), ["old"]);
+        let kept = copy().unwrap().keep();
+        assert_eq!(
+            names(&there),
+            [
+                "keys.json",
+                "leases.json",
+                "revocation-lists.json",
+                "usage.json"
+            ]
+        );
+        assert!(kept.keys().unwrap() == keys && kept.directory() == there);
+        // Its own: it may come back, and what was there before a failure is there after it.
+        drop(kept.copy_to(
+            state.directory(),
+            &keys,
+            &[],
+            &Usage::default(),
+            &Newest::default(),
+        ));
+        assert!(state.keys().unwrap() == keys);
+    }
+
+    #[test]
+    fn the_state_of_another_gateway_is_neither_taken_nor_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let [one, other] =
+            ["one", "other"].map(|name| State::open(&root.path().join(name)).unwrap());
+        let [keys, others] = [&one, &other].map(|state| state.keys().unwrap());
+        let copied = || {
+            one.copy_to(
+                other.directory(),
+                &keys,
+                &[],
+                &Usage::default(),
+                &Newest::default(),
+            )
+        };
+        let error = copied().unwrap_err().to_string();
+        for directory in [&one, &other] {
+            let path = directory.directory().display().to_string();
+            assert!(error.contains(&path), "{error}");
+        }
+        assert!(other.keys().unwrap() == others);
+        assert_eq!(names(other.directory()), ["keys.json"]);
+        // Leases alone are somebody's too.
+        other.save_leases(&[]).unwrap();
+        files::remove(&other.directory().join(KEYS)).unwrap();
+        assert!(matches!(copied(), Err(StateError::Taken { .. })));
+        assert_eq!(names(other.directory()), ["leases.json"]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_leaves_nothing_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let state = State::open(&root.path().join("old")).unwrap();
+        let keys = state.keys().unwrap();
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let there = root.path().join("file/state");
+        let error = state.copy_to(&there, &keys, &[], &Usage::default(), &Newest::default());
+        assert!(error.unwrap_err().to_string().contains("file"));
+        assert_eq!(names(root.path()), ["file", "old"]);
+    }
 }

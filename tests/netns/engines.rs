@@ -18,9 +18,7 @@ pub(crate) fn are_one_gateway(programs: &Programs) -> Result<()> {
         ..Layout::default()
     };
     let mut bed = Bed::with(programs, layout, |setup| {
-        setup.configure(|server| {
-            server.insert("engines".to_owned(), ENGINES.into());
-        })?;
+        setup.set_engines(ENGINES);
         let pool = r#"to = ["10.99.0.0/24", "fd00:ad17::/64"]"#;
         setup.policy(&format!(
             "{POLICY}\n[[allow]]\nwho = [\"group:staff\"]\n{pool}\ndirection = \"both\"\n"

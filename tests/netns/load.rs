@@ -70,13 +70,16 @@ pub(crate) fn a_hundred_reloads_under_load(programs: &Programs) -> Result<()> {
 }
 
 /// What one client does all the time: pings in both families, and a stream.
-struct Load {
+pub(crate) struct Load {
     pings: [Running; 2],
     stream: Stream,
 }
 
 impl Load {
-    fn start(laptop: &Namespace, office: &Namespace) -> Result<Self> {
+    /// For as many pings as [`stop`](Self::stop) asks for.
+    pub(crate) const LONG_ENOUGH: Duration = Duration::from_secs(2);
+
+    pub(crate) fn start(laptop: &Namespace, office: &Namespace) -> Result<Self> {
         let ping = |to| Ping::to(to).every(Duration::from_millis(10)).start(laptop);
         Ok(Self {
             pings: [ping(internet::OFFICE_V4)?, ping(internet::OFFICE_V6)?],
@@ -84,7 +87,7 @@ impl Load {
         })
     }
 
-    fn stop(self, name: &str) -> Result<()> {
+    pub(crate) fn stop(self, name: &str) -> Result<()> {
         for ping in self.pings {
             let answers = ping.stop()?;
             note(&format!("{name}: {}", answers.summary()));

@@ -13,6 +13,7 @@ mod load;
 mod mtu;
 mod page;
 mod path;
+mod places;
 mod policy;
 mod quickstart;
 mod records;
@@ -173,6 +174,18 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_dry_run_tells_and_changes_nothing",
         reload::a_dry_run_changes_nothing,
+    ),
+    (
+        "socket_state_and_interface_change_under_traffic",
+        places::all_change_under_traffic,
+    ),
+    (
+        "a_failed_reload_leaves_socket_state_and_interface",
+        places::a_failure_leaves_every_place_as_it_was,
+    ),
+    (
+        "another_mtu_counts_for_sessions_that_run",
+        places::another_mtu_counts_for_sessions_that_run,
     ),
     (
         "a_policy_that_fails_its_tests_is_refused",

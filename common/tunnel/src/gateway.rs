@@ -202,7 +202,15 @@ impl Gateway {
             ToEngine::Regrant(regrant) => {
                 self.regrant(regrant.session, regrant.identity, regrant.grant);
             }
-            ToEngine::Inside(addresses) => self.inside_addresses = addresses,
+            ToEngine::Inside {
+                addresses,
+                tunnel_mtu,
+            } => {
+                self.inside_addresses = addresses;
+                for session in self.sessions.iter_mut().flatten() {
+                    session.mtu.set_tunnel_mtu(now, tunnel_mtu);
+                }
+            }
             // It came too late for a link that has come and gone.
             ToEngine::Datagram(datagram) => drop(self.links.handle_udp(now, datagram)),
             ToEngine::Neighbour { prefixes, engine } => {

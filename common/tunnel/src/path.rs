@@ -61,9 +61,14 @@ impl InnerMtu {
         self.current = max_datagram
             .unwrap_or(0)
             .saturating_sub(datagram::prefix_len(self.stream));
-        if self.current >= self.tunnel_mtu {
-            self.settles_at = self.settles_at.min(now);
-        }
+        self.settle(now);
+    }
+
+    /// The TUN device has another MTU. What was told to senders already stays told, so a search that has ended has
+    /// ended.
+    pub(crate) fn set_tunnel_mtu(&mut self, now: Instant, tunnel_mtu: u16) {
+        self.tunnel_mtu = usize::from(tunnel_mtu);
+        self.settle(now);
     }
 
     /// When [`Self::ipv6`] may change its answer without an update.
@@ -99,6 +104,13 @@ impl InnerMtu {
             Ipv6::Pending
         }
     }
+
+    /// More than the device hands over need not be looked for.
+    fn settle(&mut self, now: Instant) {
+        if self.current >= self.tunnel_mtu {
+            self.settles_at = self.settles_at.min(now);
+        }
+    }
 }
 
 /// A failed probe costs three lost packets, each noticed within a probe timeout; on a short path
@@ -130,5 +142,17 @@ mod tests {
         assert!(path.settled(now));
         assert_eq!(path.ipv6(now), Ipv6::Fits);
         assert_eq!(path.clamp_to(now), 1400);
+    }
+
+    #[test]
+    fn another_mtu_of_the_device_counts_at_once_and_settles_what_it_settles() {
+        let now = Instant::now();
+        let mut path = InnerMtu::new(now, 0, 1400, Duration::from_millis(10), Some(1302));
+        assert!(!path.settled(now));
+        path.set_tunnel_mtu(now, 1280);
+        assert!(path.settled(now));
+        assert_eq!(path.clamp_to(now), 1280);
+        path.set_tunnel_mtu(now, 1400);
+        assert_eq!(path.clamp_to(now), 1300);
     }
 }

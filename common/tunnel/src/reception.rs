@@ -95,8 +95,13 @@ pub enum ToEngine {
     },
     /// A session goes on with something else.
     Regrant(Box<Regrant>),
-    /// The gateway's own inner addresses are others.
-    Inside(InsideAddresses),
+    /// The inside is another one.
+    Inside {
+        /// The gateway's own inner addresses.
+        addresses: InsideAddresses,
+        /// The MTU of the TUN device.
+        tunnel_mtu: u16,
+    },
     /// A datagram of a link that has arrived meanwhile.
     Datagram(Datagram),
     /// Another engine has a session with these prefixes.

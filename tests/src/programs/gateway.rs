@@ -26,6 +26,7 @@ impl Gateway {
         let mut run = Command::new(&server);
         run.args(["run", "--config"])
             .arg(&config)
+            .args(["--engines", &setup.engines().to_string()])
             .env("RUST_LOG", log_level());
         let process = namespace.spawn(run)?;
         let mut gateway = Self {

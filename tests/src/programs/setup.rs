@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 use toml::{Table, Value};
@@ -19,6 +19,7 @@ pub struct Setup {
     directory: TemporaryDirectory,
     programs: Programs,
     next: AtomicU32,
+    engines: AtomicU8,
 }
 
 impl Setup {
@@ -30,6 +31,7 @@ impl Setup {
             directory,
             programs: programs.clone(),
             next: AtomicU32::new(0),
+            engines: AtomicU8::new(0),
         };
         let mut init = Command::new(&programs.server);
         init.args(["init", "--name", SERVER_NAME, "--dir"])
@@ -72,6 +74,15 @@ impl Setup {
     /// Changes the gateway's configuration.
     pub fn configure(&self, change: impl FnOnce(&mut Table)) -> Result<()> {
         edit(&self.server_toml(), change)
+    }
+
+    /// Gives gateways that are started from now on so many engines; 0 leaves the number to the machine.
+    pub fn set_engines(&self, engines: u8) {
+        self.engines.store(engines, Ordering::Relaxed);
+    }
+
+    pub(super) fn engines(&self) -> u8 {
+        self.engines.load(Ordering::Relaxed)
     }
 
     /// Replaces the policy.

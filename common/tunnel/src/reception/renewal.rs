@@ -33,7 +33,7 @@ pub struct Renewal {
     pub inside: InsideAddresses,
     /// Limits of new connections.
     pub limits: Limits,
-    /// MTU of the TUN device, for new sessions.
+    /// MTU of the TUN device.
     pub tunnel_mtu: u16,
     /// Replace or refuse.
     pub second_connection: SecondConnection,
@@ -69,7 +69,10 @@ impl Reception {
         self.tunnel_mtu = renewal.tunnel_mtu;
         self.admission.change(renewal.policy, &renewal.inside.all());
         for engine in self.seats.engines() {
-            let message = ToEngine::Inside(renewal.inside);
+            let message = ToEngine::Inside {
+                addresses: renewal.inside,
+                tunnel_mtu: renewal.tunnel_mtu,
+            };
             self.messages.push_back((engine, message));
         }
         let doubted = (!self.authorities.is_same(&renewal.authorities)).then(|| {
