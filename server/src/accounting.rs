@@ -3,6 +3,7 @@
 //! Ended sessions count with their final counters, present ones with what they have so far. Both are saved every
 //! minute, so that a gateway that is killed forgets a minute.
 
+use adit_core::policy::Policy;
 use adit_core::status::{GatewayStatus, RuleTexts, RulesTraffic, Traffic, Usage};
 use adit_net::clock;
 use adit_tunnel::SessionInfo;
@@ -56,9 +57,12 @@ impl Accounting {
         self.usage.with(status)
     }
 
-    /// Saves everything so far, unless it is saved already.
-    pub fn save(&mut self, state: &State, status: &GatewayStatus) {
-        let total = self.usage.with(status);
+    /// Saves everything so far, unless it is saved already, without rules that are of no policy any more.
+    pub fn save(&mut self, state: &State, status: &GatewayStatus, policy: &Policy) {
+        let mut total = self.usage.with(status);
+        let outdated = total.outdated(clock::unix_seconds(), || policy.rule_names().collect());
+        self.usage.forget(&outdated);
+        total.forget(&outdated);
         if total == self.saved {
             return;
         }

@@ -108,7 +108,7 @@ impl Control<'_> {
                 _ = minute.tick() => {
                     self.ages.tell(&self.loaded.authorities, clock::unix_seconds());
                     if let Some(status) = self.engines.status().await {
-                        self.accounting.save(&self.state, &status);
+                        self.accounting.save(&self.state, &status, &self.loaded.policy);
                     }
                 }
                 result = &mut ended => return Some(result),
@@ -130,7 +130,9 @@ impl Control<'_> {
         while let Ok(event) = events.try_recv() {
             self.handle_event(event);
         }
-        self.accounting.save(&self.state, &GatewayStatus::default());
+        let nobody = GatewayStatus::default();
+        self.accounting
+            .save(&self.state, &nobody, &self.loaded.policy);
         self.audit.write(&Event::Stop);
     }
 

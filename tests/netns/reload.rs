@@ -117,7 +117,6 @@ pub(crate) fn a_wrong_file_changes_nothing(programs: &Programs) -> Result<()> {
             "[::]:444",
             "needs a restart: listen is [::]:443",
         ),
-        ("\"adit0\"", "\"lo\"", "an interface lo already"),
         ("gateway.pem", "missing.pem", "missing.pem"),
         ("ca/ca.pem", "policy.toml", "policy.toml"),
     ] {

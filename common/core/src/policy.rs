@@ -96,6 +96,11 @@ impl Policy {
         &self.warnings
     }
 
+    /// What all rules are called, those without a name by their place.
+    pub fn rule_names(&self) -> impl Iterator<Item = String> + '_ {
+        self.rules.iter().map(|rule| rule.name())
+    }
+
     /// A warning for each rule whose validity has ended at `now`, in seconds since 1970.
     #[must_use]
     pub fn ended_rules(&self, now: i64) -> Vec<Warning> {

@@ -84,6 +84,15 @@ impl Rule {
         }
     }
 
+    /// Whether a name says where a rule without one stands: it is the rule's no more once the file is edited.
+    #[must_use]
+    pub fn is_place(name: &str) -> bool {
+        let mut actions = [Action::Allow, Action::Deny].into_iter();
+        let place = actions.find_map(|action| name.strip_prefix(&format!("{action} at ")));
+        let line = place.and_then(|place| Some(place.rsplit_once(':')?.1));
+        line.is_some_and(|line| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+
     /// File and line, "policy.toml:12".
     #[must_use]
     pub fn place(&self) -> String {

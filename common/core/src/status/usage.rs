@@ -1,11 +1,12 @@
 //! What each principal has used so far, over all its sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::text::{bytes, duration, table};
 use super::{GatewayStatus, RuleTexts, RuleTraffic, RulesTraffic, SessionStatus, Traffic};
+use crate::policy::Rule;
 
 /// All principals that ever had a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct Usage {
     /// What the rules in the accounts said last, by name.
     #[serde(default)]
     pub rules: RuleTexts,
+    /// When rules without a name of their own have let something pass last, in seconds since 1970.
+    #[serde(default)]
+    pub last_used: BTreeMap<String, i64>,
 }
 
 /// One principal.
@@ -74,6 +78,10 @@ impl Usage {
         account.traffic.add(traffic);
         for (rule, traffic) in rules {
             account.rules.entry(rule.clone()).or_default().add(traffic);
+            if Rule::is_place(rule) && *traffic != RuleTraffic::default() {
+                let last = self.last_used.entry(rule.clone()).or_insert(now);
+                *last = now.max(*last);
+            }
         }
         account.see(remote, now);
     }
@@ -83,6 +91,31 @@ impl Usage {
         for (rule, text) in rules {
             if self.rules.get(rule) != Some(text) {
                 self.rules.insert(rule.clone(), text.clone());
+            }
+        }
+    }
+
+    /// What is called by the place where it stood, stands there no more, and has let nothing pass for a month.
+    /// `present` are the names of all rules that there are; they are asked for when one is that old.
+    #[must_use]
+    pub fn outdated(&self, now: i64, present: impl FnOnce() -> BTreeSet<String>) -> Vec<String> {
+        let is_old = |last: &i64| now.saturating_sub(*last) >= OUTDATED_AFTER;
+        let old = self.last_used.iter().filter(|(_, last)| is_old(last));
+        let mut old: Vec<String> = old.map(|(name, _)| name.clone()).collect();
+        if !old.is_empty() {
+            let present = present();
+            old.retain(|name| !present.contains(name));
+        }
+        old
+    }
+
+    /// Forgets rules, and nothing of what their principals have used in sum.
+    pub fn forget(&mut self, rules: &[String]) {
+        for rule in rules {
+            self.last_used.remove(rule);
+            self.rules.remove(rule);
+            for account in self.accounts.values_mut() {
+                account.rules.remove(rule);
             }
         }
     }
@@ -189,9 +222,43 @@ impl Account {
     }
 }
 
+/// Thirty days, in seconds: whoever settles accounts by the month has read them. Each edit above a rule gives it
+/// another line, so that names would gather without end.
+const OUTDATED_AFTER: i64 = 30 * 86_400;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_named_by_a_line_are_forgotten_a_month_after_they_went() {
+        const OLD: [&str; 3] = [
+            "allow at policy.toml:3",
+            "deny at policy.toml:9",
+            "mail at home:1",
+        ];
+        let mut usage = Usage::default();
+        let used = RuleTraffic {
+            flows: 1,
+            ..RuleTraffic::default()
+        };
+        let rules: RulesTraffic = OLD.map(|name| (name.to_owned(), used)).into();
+        let mut close =
+            |now| usage.close("a.example.com", "192.0.2.1:1", &traffic(1, 1), &rules, now);
+        close(1000);
+        close(500);
+        let month = 30 * 86_400;
+        let present = || BTreeSet::from([OLD[1].to_owned()]);
+        assert_eq!(usage.outdated(1000 + month - 1, present), [""; 0]);
+        let outdated = usage.outdated(1000 + month, present);
+        assert_eq!(outdated, [OLD[0]]);
+        usage.learn(&OLD.map(|name| (name.to_owned(), String::new())).into());
+        usage.forget(&outdated);
+        let left: Vec<String> = usage.by_rule().into_iter().map(|rule| rule.rule).collect();
+        assert_eq!(left, OLD[1..]);
+        assert!(usage.rules.len() == 2 && usage.last_used.len() == 1);
+        assert_eq!(usage.accounts["a.example.com"].traffic.sent_bytes, 2);
+    }
 
     fn traffic(sent_bytes: u64, received_bytes: u64) -> Traffic {
         Traffic {
