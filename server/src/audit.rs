@@ -109,6 +109,17 @@ pub enum Event<'a> {
         /// What became of the sessions.
         sessions: Option<&'a Difference>,
     },
+    /// A revocation list counts that did not before. Sessions that end by it have their own lines.
+    Revoke {
+        /// Whose, in the configuration.
+        authority: &'a str,
+        /// Who signed it.
+        issuer: &'a str,
+        /// Its number.
+        list: String,
+        /// How many certificates it revokes.
+        certificates: usize,
+    },
     /// The policy says something else by itself.
     Regrant {
         /// What became of the sessions.

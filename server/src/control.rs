@@ -116,11 +116,23 @@ impl Control<'_> {
         }
     }
 
-    /// Remembers the revocation lists that count, so that no older ones count after a restart.
+    /// Writes down the revocation lists that did not count before, and remembers them, so that no older ones count
+    /// after a restart.
     pub fn remember_lists(&mut self) {
-        if self.newest.remember(&self.loaded.authorities)
-            && let Err(error) = self.state.save_newest_lists(&self.newest)
-        {
+        let news = self.newest.remember(&self.loaded.authorities);
+        if news.is_empty() {
+            return;
+        }
+        for (authority, list) in news {
+            let facts = list.facts();
+            self.audit.write(&Event::Revoke {
+                authority: authority.name(),
+                issuer: &facts.issuer_name,
+                list: facts.number.to_string(),
+                certificates: facts.entries,
+            });
+        }
+        if let Err(error) = self.state.save_newest_lists(&self.newest) {
             warn!(%error, "a restart would not know the newest revocation lists");
         }
     }

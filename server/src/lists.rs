@@ -128,15 +128,21 @@ impl Newest {
         Ok(())
     }
 
-    /// Remembers the lists that count now; whether there is anything new.
-    pub fn remember(&mut self, authorities: &Authorities) -> bool {
-        let before = self.clone();
-        for (_, list) in each(authorities) {
+    /// Remembers the lists that count now, and gives those that did not count before.
+    pub fn remember<'a>(
+        &mut self,
+        authorities: &'a Authorities,
+    ) -> Vec<(&'a Authority, &'a SignedList)> {
+        let mut news = Vec::new();
+        for (authority, list) in each(authorities) {
             let new = Seen::of(list);
-            self.0.retain(|seen| seen.signer != new.signer);
-            self.0.push(new);
+            if self.of_signer(&new) != Some(&new) {
+                self.0.retain(|seen| seen.signer != new.signer);
+                self.0.push(new);
+                news.push((authority, list));
+            }
         }
-        *self != before
+        news
     }
 
     fn of_signer(&self, list: &Seen) -> Option<&Seen> {

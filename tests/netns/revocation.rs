@@ -99,6 +99,10 @@ pub(crate) fn a_revoked_certificate_is_out(programs: &Programs) -> Result<()> {
     );
     ensure!(of("refuse", "kind", "certificate-revoked") >= ROUNDS + 2);
     ensure!(of("reload", "by", "revocation-list") >= ROUNDS, "{audit:?}");
+    // One for each list that was seen, and the last says how many are revoked.
+    let mut lists = audit.iter().filter(|line| line["event"] == "revoke");
+    let last = lists.next_back().context("no list is written down")?;
+    ensure!(last["certificates"] == ROUNDS + 2, "{last}");
     Ok(())
 }
 
