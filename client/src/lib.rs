@@ -10,6 +10,7 @@ pub mod control;
 pub mod network;
 pub mod pipeline;
 pub mod profile;
+pub mod renewal;
 pub mod resolve;
 pub mod up;
 

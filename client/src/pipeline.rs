@@ -11,6 +11,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use adit_core::offload::Offload;
 use adit_core::status::ClientStatus;
 use adit_net::data_loop::{Engine, Outgoing};
 use adit_net::udp::{EcnCodepoint, Udp};
+use adit_tunnel::tls::QuicClient;
 use adit_tunnel::{Client, ClientEvent, Datagram, HEADROOM};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
@@ -28,6 +30,8 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 pub enum Command {
     /// The gateway's addresses, in the order to try them.
     Gateways(Vec<SocketAddr>),
+    /// Show this certificate from now on, and move the session to it.
+    Renew(Arc<QuicClient>),
     /// Everything `status` shows.
     Status(oneshot::Sender<ClientStatus>),
     /// End the session, then the loop.
@@ -99,6 +103,7 @@ impl Engine for Pipeline {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Gateways(gateways)) => self.engine.set_gateways(now, gateways),
+                Ok(Command::Renew(tls)) => self.engine.renew(now, tls),
                 // Who asked may have gone away meanwhile; then nobody misses the answer.
                 Ok(Command::Status(reply)) => {
                     let mut status = self.engine.status(now);

@@ -18,6 +18,8 @@ use crate::cli::DEFAULT_INTERFACE;
 pub struct Profile {
     /// Where it was read.
     pub path: PathBuf,
+    /// That file and those it names.
+    pub files: Vec<PathBuf>,
     /// Host and port of each gateway, in the order to try them.
     pub gateways: Vec<(String, u16)>,
     /// The name the gateway's certificate must carry.
@@ -142,11 +144,14 @@ impl Profile {
                 Ok(_) | Err(_) => Err(no(value, key, "certificate").into()),
             }
         };
+        let named = [&raw.certificate, &raw.key, &raw.ca].map(|value| named(value.get_ref(), path));
+        let named: Vec<PathBuf> = named.into_iter().flatten().collect();
         let key_pem = pem(raw.key.get_ref(), path, files::read_private)?;
         let key = PrivateKeyDer::from_pem_slice(&key_pem)
             .map_err(|_| no(&raw.key, "key", "private key"))?;
         Ok(Self {
             path: path.to_owned(),
+            files: [path.to_owned()].into_iter().chain(named).collect(),
             server_name,
             full_tunnel: raw.full_tunnel,
             interface,
@@ -167,11 +172,16 @@ fn pem(
     profile: &Path,
     read: impl Fn(&Path) -> Result<Vec<u8>, FileError>,
 ) -> Result<Vec<u8>, FileError> {
-    if value.contains("-----BEGIN") {
-        return Ok(value.as_bytes().to_vec());
+    match named(value, profile) {
+        Some(file) => read(&file),
+        None => Ok(value.as_bytes().to_vec()),
     }
+}
+
+/// The file that a value names, unless it is PEM itself.
+fn named(value: &str, profile: &Path) -> Option<PathBuf> {
     let base = profile.parent().unwrap_or_else(|| Path::new(""));
-    read(&base.join(value))
+    (!value.contains("-----BEGIN")).then(|| base.join(value))
 }
 
 /// `host:port`, `[v6]:port`, or a host alone with the port of HTTPS.

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use adit_core::identity::{self, AuthorityRule, GroupSource, PrincipalSource};
 use adit_core::mtu;
 use adit_core::plan::PlanOptions;
 use adit_core::status::ClientStatus;
@@ -16,21 +15,24 @@ use adit_net::data_loop::DataLoop;
 use adit_net::exit::Failure;
 use adit_net::host::HostError;
 use adit_net::poll::{Poller, Waker};
+use adit_net::signals::{Signal, Signals};
 use adit_net::tun::Tun;
 use adit_net::udp::{Udp, UdpOptions};
-use adit_net::{control_socket, signals};
+use adit_net::{clock, control_socket};
 use adit_tunnel::tls::{self, Algorithms, GatewayVerifier, QuicClient, TlsError};
 use adit_tunnel::{Client, ClientConfig, ClientEvent, EngineKeys, Limits};
 use aws_lc_rs::rand;
 use rustls::time_provider::DefaultTimeProvider;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use crate::control::{self, Gone, Request};
 use crate::network::{ClientNetwork, MARK};
 use crate::pipeline::{Command, Pipeline};
 use crate::profile::Profile;
+use crate::renewal::{Ending, Watch};
 use crate::resolve::resolve;
 
 /// Brings the tunnel up and keeps it up until a signal, `adit down`, or a final refusal.
@@ -42,18 +44,26 @@ pub fn up(path: &Path) -> Result<(), Failure> {
         let hint = error.hint();
         Failure::input(&error).with_hint(hint)
     })?;
-    let tls = tls_config(&profile)?;
+    let tls = tls_config(&profile).map_err(|error| {
+        Failure::input(&error)
+            .while_doing(&path.display().to_string())
+            .with_hint(Some(
+                "certificate, key and ca must be what `adit-ca issue` wrote",
+            ))
+    })?;
+    let watch = Watch::new(&profile)
+        .map_err(|error| Failure::input(&error).while_doing(&path.display().to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::environment(&error).while_doing("cannot start the runtime"))?;
-    let result = runtime.block_on(run(profile, tls));
+    let result = runtime.block_on(run(profile, tls, watch));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-async fn run(profile: Profile, tls: Arc<QuicClient>) -> Result<(), Failure> {
+async fn run(profile: Profile, tls: Arc<QuicClient>, watch: Watch) -> Result<(), Failure> {
     let listener = control_socket::Listener::bind(&control::socket(&profile.interface))
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
     let options = UdpOptions {
@@ -100,7 +110,7 @@ async fn run(profile: Profile, tls: Arc<QuicClient>) -> Result<(), Failure> {
             tunnel_mtu,
         },
     );
-    let mut ended = keep_up(&profile, engine, udp, tun, &listener, &mut network).await;
+    let mut ended = keep_up(&profile, watch, engine, udp, tun, &listener, &mut network).await;
     let undone = network.undo().await;
     if let Ok(End::Down(connection)) = &mut ended {
         let error = undone.as_ref().err().map(ToString::to_string);
@@ -121,6 +131,7 @@ enum End {
 /// Runs the packet thread and the control plane until one of them ends.
 async fn keep_up(
     profile: &Profile,
+    watch: Watch,
     engine: Client,
     udp: Udp,
     tun: Tun,
@@ -150,13 +161,18 @@ async fn keep_up(
     // The engine asked for addresses before anybody listened; its loop learns by the first wake.
     asker.waker.wake();
 
-    let mut signals = signals::Signals::new().map_err(|error| devices(&error))?;
+    let mut signals = Signals::new().map_err(|error| devices(&error))?;
     let mut control = Control {
         profile,
         asker: &asker,
         network,
         last_error: None,
+        ending: Ending::new(watch.card().clone()),
+        watch,
+        renewal_error: None,
     };
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let outcome = loop {
         tokio::select! {
             event = events.recv() => match event {
@@ -175,10 +191,14 @@ async fn keep_up(
                 }
                 Err(error) => warn!(%error, "a control connection failed"),
             },
-            signal = signals.stop() => {
-                info!(signal, "stopping");
-                break Ok(End::Signal);
-            }
+            signal = signals.next() => match signal {
+                Signal::Reload => control.look_for_renewal(),
+                Signal::Stop(signal) => {
+                    info!(signal, "stopping");
+                    break Ok(End::Signal);
+                }
+            },
+            _ = look.tick() => control.look_around(),
             result = &mut end => {
                 break match result {
                     Ok(Err(error)) => Err(devices(&error)),
@@ -214,6 +234,10 @@ struct Control<'a> {
     asker: &'a Asker,
     network: &'a mut ClientNetwork,
     last_error: Option<String>,
+    watch: Watch,
+    /// Why the last certificate that was found is not used.
+    renewal_error: Option<String>,
+    ending: Ending,
 }
 
 impl Control<'_> {
@@ -244,6 +268,19 @@ impl Control<'_> {
                     warn!(reason = %refusal, ?retry_in, "no tunnel");
                     self.last_error = Some(refusal.to_string());
                 }
+                ClientEvent::MovedOver { gateway, serial } => {
+                    info!(%gateway, serial, "the session goes on with the renewed certificate");
+                    self.renewal_error = None;
+                    self.ending = Ending::new(self.watch.card().clone());
+                }
+                ClientEvent::Stayed { refusal, retry_in } => {
+                    warn!(
+                        reason = %refusal,
+                        ?retry_in,
+                        "the session did not move to the renewed certificate and goes on as it was"
+                    );
+                    self.renewal_error = Some(refusal.to_string());
+                }
                 ClientEvent::GoingAway => info!("the gateway is about to stop"),
                 ClientEvent::Stopped(refusal) => {
                     return Err(
@@ -260,6 +297,46 @@ impl Control<'_> {
                 .map_err(|error| host_failure(&error))?;
         }
         Ok(())
+    }
+
+    /// Looks at the clock and at the files.
+    fn look_around(&mut self) {
+        if self.watch.has_changed() {
+            self.look_for_renewal();
+        }
+        if let Some(left) = self.ending.take(clock::unix_seconds()) {
+            let profile = self.profile.path.display();
+            warn!(
+                serial = self.ending.serial(),
+                "the session ends with its certificate in {left} s; a renewed one in {profile} is taken without a break"
+            );
+        }
+    }
+
+    /// Hands a renewed certificate to the engine, if there is one and nothing is wrong with it.
+    fn look_for_renewal(&mut self) {
+        match self.watch.look(clock::unix_seconds()) {
+            Ok(Some(tls)) => {
+                let certificate = tls.certificate();
+                info!(
+                    serial = certificate.serial,
+                    "a renewed certificate was found"
+                );
+                self.renewal_error = None;
+                self.asker.tell(Command::Renew(tls));
+            }
+            Ok(None) => self.renewal_error = None,
+            Err(error) => {
+                let text = chain(&error);
+                if self.renewal_error.as_ref() != Some(&text) {
+                    warn!(
+                        error = text,
+                        "the changed profile is not used; the session goes on as it was"
+                    );
+                }
+                self.renewal_error = Some(text);
+            }
+        }
     }
 
     /// Answers one request; `Some` when it ends the tunnel.
@@ -288,43 +365,37 @@ impl Control<'_> {
         status.last_error.clone_from(&self.last_error);
         let routes = &self.network.plan().routes;
         status.routes = routes.iter().map(ToString::to_string).collect();
-        status.certificate_not_after = not_after(self.profile);
+        status.renewal_error.clone_from(&self.renewal_error);
+        status.now = clock::unix_seconds();
         status
     }
 }
 
-fn tls_config(profile: &Profile) -> Result<Arc<QuicClient>, Failure> {
-    let wrong = |error: &TlsError| {
-        Failure::input(error)
-            .while_doing(&profile.path.display().to_string())
-            .with_hint(Some(
-                "certificate, key and ca must be what `adit-ca issue` wrote",
-            ))
-    };
+/// TLS with a profile's certificate, for the gateway it believes.
+///
+/// # Errors
+/// When certificate, key and authority do not fit together.
+pub fn tls_config(profile: &Profile) -> Result<Arc<QuicClient>, TlsError> {
     let algorithms = Algorithms::for_this_cpu();
     let provider = Arc::new(algorithms.provider());
-    let verifier =
-        GatewayVerifier::new(profile.anchors.clone(), &provider).map_err(|error| wrong(&error))?;
+    let verifier = GatewayVerifier::new(profile.anchors.clone(), &provider)?;
     tls::client_config(
         algorithms,
         profile.credentials.clone(),
         verifier,
         Arc::new(DefaultTimeProvider),
     )
-    .map_err(|error| wrong(&error))
 }
 
-/// When the client's own certificate ends; the rule for names does not matter for that.
-fn not_after(profile: &Profile) -> Option<i64> {
-    let rule = AuthorityRule {
-        name: String::new(),
-        principal: vec![PrincipalSource::Email, PrincipalSource::Dns],
-        groups: GroupSource::None,
-    };
-    let leaf = profile.credentials.chain.first()?;
-    identity::extract(leaf, &rule)
-        .ok()
-        .map(|identity| identity.not_after)
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// `:authority` of the request: the port is left out when it is the default (RFC 9110 §4.2.2).
@@ -354,5 +425,7 @@ fn host_failure(error: &HostError) -> Failure {
 const ETHERNET: u16 = 1500;
 /// A gateway that is gone is noticed within this time, and another is dialled.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How soon a renewed certificate is found: a `stat` of the profile and of the files it names each time.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Under the shortest timeout of a NAT's UDP mapping in the field, and a third of the idle timeout.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

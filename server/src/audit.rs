@@ -54,6 +54,18 @@ pub enum Event<'a> {
         /// Groups of certificate and policy.
         groups: &'a [String],
     },
+    /// A session goes on over a new connection of its client, with what has passed so far.
+    Handover {
+        /// Its number from now on, and whose it is.
+        #[serde(flatten)]
+        session: Session,
+        /// Its number until now.
+        before: u64,
+        /// The serial number of the certificate until now.
+        serial_before: &'a str,
+        /// Groups of certificate and policy.
+        groups: &'a [String],
+    },
     /// Somebody was refused.
     Refuse {
         /// Where from.

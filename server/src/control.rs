@@ -14,7 +14,7 @@ use adit_net::control_socket::Connection;
 use adit_net::host::Host;
 use adit_net::signals::{Signal, Signals};
 use adit_net::{clock, control_socket};
-use adit_tunnel::{GatewayEvent, SessionInfo};
+use adit_tunnel::{GatewayEvent, SessionId, SessionInfo};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
@@ -195,6 +195,11 @@ impl Control<'_> {
                 principal,
                 refusal,
             } => self.refused(remote, principal.as_ref(), &refusal),
+            GatewayEvent::HandedOver {
+                session,
+                before,
+                serial,
+            } => self.handed_over(&session, before, &serial),
             GatewayEvent::Closed {
                 session,
                 counters,
@@ -222,6 +227,22 @@ impl Control<'_> {
         self.accounting.open_session(session);
         self.audit.write(&Event::Connect {
             session: audit::Session::from(session),
+            groups: &session.groups,
+        });
+    }
+
+    fn handed_over(&mut self, session: &SessionInfo, before: SessionId, serial: &str) {
+        info!(
+            principal = %session.identity.principal,
+            serial = session.identity.serial,
+            addresses = ?session.addresses,
+            remote = %session.remote,
+            "session goes on over a new connection"
+        );
+        self.audit.write(&Event::Handover {
+            session: audit::Session::from(session),
+            before: before.0,
+            serial_before: serial,
             groups: &session.groups,
         });
     }

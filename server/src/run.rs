@@ -4,7 +4,7 @@
 //! is journalled first and undone on every way out, at the latest by the next start.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_core::admission::Admission;
 use adit_net::exit::Failure;
@@ -88,7 +88,7 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
     let queues = Tun::open_several(&config.inside.interface, mtu, count, QUEUES)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
 
-    let epoch = Epoch::new(Instant::now(), clock::unix_seconds());
+    let epoch = epoch();
     let Renewal {
         tls,
         authorities,
@@ -168,6 +168,15 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
     let served = work(reception, notes, threads, &mut control).await;
     let undone = host.undo().await.map_err(host_failure);
     served.and(undone)
+}
+
+/// This moment by both clocks; a calendar that counts whole seconds would be late by part of one.
+fn epoch() -> Epoch {
+    let milliseconds = clock::unix_milliseconds();
+    let part = Duration::from_millis(milliseconds.rem_euclid(1000).unsigned_abs());
+    let now = Instant::now();
+    let begun = now.checked_sub(part).unwrap_or(now);
+    Epoch::new(begun, milliseconds.div_euclid(1000))
 }
 
 /// An engine with its socket and its TUN queue.

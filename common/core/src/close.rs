@@ -151,6 +151,8 @@ refusals! {
     AccessWithdrawn = 27, "access-withdrawn", 403, Never, "the policy no longer gives this identity access";
     /// The operator wants a fresh revocation list for every certificate, and there is none.
     RevocationUnknown = 28, "revocation-unknown", 503, Backoff, "the gateway cannot tell whether the certificate was revoked";
+    /// The session moved to a newer connection of the same client, which should know.
+    HandedOver = 29, "handed-over", 409, Backoff, "the session goes on over a newer connection of this client";
 }
 
 impl RefusalKind {
@@ -192,6 +194,7 @@ impl RefusalKind {
             | Self::ProtocolError
             | Self::HandshakeTimeout
             | Self::RequestTimeout
+            | Self::HandedOver
             | Self::Unreachable => "try again later",
         }
     }

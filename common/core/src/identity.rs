@@ -15,7 +15,7 @@ mod extract;
 mod name;
 pub mod revocation;
 
-pub use extract::{Purpose, extract, has_purpose};
+pub use extract::{Card, Purpose, card, extract, has_purpose};
 
 /// An identity's one canonical name: a mail address, a SPIFFE id, a DNS name or a common name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -15,11 +15,13 @@
 
 pub mod client;
 pub mod gateway;
+mod handover;
 mod problem;
 mod template;
 mod tunnel;
 
 pub use crate::h3::Action;
+pub use handover::{Place, Proof};
 
 use std::time::Duration;
 

@@ -55,6 +55,9 @@ pub struct SessionStatus {
     pub remote: String,
     /// Seconds since 1970 when it opened.
     pub since: i64,
+    /// Seconds since 1970 when it ends at the latest, with the first certificate of its chain.
+    #[serde(default)]
+    pub ends: i64,
     /// The client's certificate.
     pub certificate: CertificateStatus,
     /// The record cipher.
@@ -83,6 +86,15 @@ pub struct CertificateStatus {
     /// Which authority vouches.
     pub authority: String,
     /// Last second of validity, since 1970.
+    pub not_after: i64,
+}
+
+/// A client's own certificate, as it is told without knowing its authority's rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificate {
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// Last second of its chain's validity, since 1970: the session's deadline.
     pub not_after: i64,
 }
 
@@ -138,8 +150,18 @@ pub struct ClientStatus {
     /// Packets that had passed, and that the TUN device then refused.
     #[serde(default)]
     pub refused_by_device: u64,
-    /// Last second of the certificate's validity, since 1970.
-    pub certificate_not_after: Option<i64>,
+    /// The certificate of the present session, or of the next one while there is none.
+    #[serde(default)]
+    pub certificate: Option<ClientCertificate>,
+    /// A renewed certificate that the session has not moved to yet.
+    #[serde(default)]
+    pub renewed_certificate: Option<ClientCertificate>,
+    /// Why it has not.
+    #[serde(default)]
+    pub renewal_error: Option<String>,
+    /// Seconds since 1970.
+    #[serde(default)]
+    pub now: i64,
     /// What passed since the start.
     pub traffic: Traffic,
 }

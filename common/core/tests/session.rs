@@ -9,7 +9,7 @@ use adit_core::h3::{ErrorCode, frame};
 use adit_core::range::{self, RouteRange};
 use adit_core::session::client::{self, ClientControlConfig, ClientEvent};
 use adit_core::session::gateway::{self, GatewayControlConfig, GatewayEvent, Scope};
-use adit_core::session::{Action, Assignment};
+use adit_core::session::{Action, Assignment, Place, Proof};
 use adit_core::wire::capsule::{AssignedAddress, Capsule, CapsuleReader, RequestedAddress};
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -24,6 +24,7 @@ fn a_client_is_admitted_and_learns_its_addresses_and_routes() {
             authority: "vpn.example.com".into(),
             path: "/.well-known/masque/ip/*/*/".into(),
             scope: Scope::default(),
+            handover: None,
         };
         assert_eq!(pair.gateway_events, [requested]);
         assert_eq!(
@@ -137,6 +138,27 @@ fn a_client_that_asks_for_no_address_gets_the_list_all_the_same() {
         Capsule::RouteAdvertisement(vec![]),
     ];
     assert_eq!(pair.gateway_capsules(), expected);
+}
+
+#[test]
+fn a_proof_reaches_the_gateway_and_a_place_the_client() {
+    for (proof, place) in [(None, None), (Some(Proof([7; 32])), Some(Place([9; 8])))] {
+        let mut config = ClientControlConfig::new("vpn.example.com");
+        config.handover = proof;
+        let mut pair = Pair::with(&[], config);
+        pair.drive();
+        let [GatewayEvent::Requested { handover, .. }] = &pair.gateway_events[..] else {
+            panic!("{:?}", pair.gateway_events);
+        };
+        assert_eq!(*handover, proof);
+        assert_eq!(pair.client.place(), None);
+        if let Some(place) = place {
+            pair.gateway.offer_handover(place);
+        }
+        pair.gateway.admit(&assignment(&["10.99.0.7/32"], &[]));
+        pair.drive();
+        assert_eq!(pair.client.place(), place);
+    }
 }
 
 #[test]

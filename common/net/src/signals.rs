@@ -42,15 +42,6 @@ impl Signals {
             _ = self.hangup.recv() => Signal::Reload,
         }
     }
-
-    /// Waits for a signal to stop and returns its name; SIGHUP is ignored meanwhile. Safe to cancel.
-    pub async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Signal::Stop(name) = self.next().await {
-                return name;
-            }
-        }
-    }
 }
 
 #[cfg(not(unix))]
@@ -65,15 +56,6 @@ impl Signals {
         match tokio::signal::ctrl_c().await {
             Ok(()) => Signal::Stop("Ctrl-C"),
             Err(_) => std::future::pending().await,
-        }
-    }
-
-    /// Waits for a signal to stop and returns its name. Safe to cancel.
-    pub async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Signal::Stop(name) = self.next().await {
-                return name;
-            }
         }
     }
 }

@@ -74,13 +74,30 @@ impl EngineIds {
             issued,
         }
     }
+}
 
-    fn mark(&self, head: &[u8]) -> [u8; MARK] {
-        let tag = hmac::sign(&self.key, head);
-        let mut mark = [0; MARK];
-        mark.copy_from_slice(&tag.as_ref()[..MARK]);
-        mark
-    }
+/// The first bytes of a destination connection id whose connection shall be on `engine`: like an id, but never
+/// one of a connection.
+pub(crate) fn place(engine: u8, key: &hmac::Key, random: [u8; HEAD - 1]) -> [u8; HEAD + MARK] {
+    let mut place = [0; HEAD + MARK];
+    place[0] = engine;
+    place[1..HEAD].copy_from_slice(&random);
+    let mark = mark(key, &place[..HEAD]);
+    place[HEAD..].copy_from_slice(&mark);
+    place
+}
+
+/// The engine on which the client of a first datagram shall be, if it begins with a place of ours.
+pub(crate) fn placed(key: &hmac::Key, id: &ConnectionId) -> Option<u8> {
+    let is_longer = id.len() > HEAD + MARK;
+    (is_longer && mark(key, &id[..HEAD]) == id[HEAD..HEAD + MARK]).then(|| id[0])
+}
+
+fn mark(key: &hmac::Key, head: &[u8]) -> [u8; MARK] {
+    let tag = hmac::sign(key, head);
+    let mut mark = [0; MARK];
+    mark.copy_from_slice(&tag.as_ref()[..MARK]);
+    mark
 }
 
 impl ConnectionIdGenerator for EngineIds {
@@ -88,7 +105,7 @@ impl ConnectionIdGenerator for EngineIds {
         let mut id = [0; HEAD + MARK];
         id[0] = self.engine;
         self.random.fill_bytes(&mut id[1..HEAD]);
-        let mark = self.mark(&id[..HEAD]);
+        let mark = mark(&self.key, &id[..HEAD]);
         id[HEAD..].copy_from_slice(&mark);
         let id = ConnectionId::new(&id);
         self.issued.push(id);
@@ -96,7 +113,7 @@ impl ConnectionIdGenerator for EngineIds {
     }
 
     fn validate(&self, cid: &ConnectionId) -> Result<(), InvalidCid> {
-        if cid.len() == HEAD + MARK && self.mark(&cid[..HEAD]) == cid[HEAD..] {
+        if cid.len() == HEAD + MARK && mark(&self.key, &cid[..HEAD]) == cid[HEAD..] {
             Ok(())
         } else {
             Err(InvalidCid)
@@ -144,6 +161,17 @@ mod tests {
         assert!(ids(7, 3, 2).validate(&id).is_err());
         let short = ConnectionId::new(&[0; 4]);
         assert!(ids(7, 1, 2).validate(&short).is_err());
+    }
+
+    #[test]
+    fn a_place_names_its_engine_to_who_has_the_key_and_is_no_id() {
+        let keys = [1, 3].map(|byte| marking_key(&[byte; 32]));
+        let place = place(7, &keys[0], [1, 2, 3, 4]);
+        let id = ConnectionId::new(&[&place[..], &[9; 8]].concat());
+        assert_eq!(placed(&keys[0], &id), Some(7));
+        assert_eq!(placed(&keys[1], &id), None);
+        assert_eq!(placed(&keys[0], &ConnectionId::new(&place)), None);
+        assert_eq!(placed(&keys[0], &ConnectionId::new(&[7; 20])), None);
     }
 
     #[test]

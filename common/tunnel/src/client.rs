@@ -14,6 +14,7 @@ use adit_core::close::Refusal;
 use adit_core::dataplane::client::ClientView;
 use adit_core::dataplane::{Counters, TokenBucket};
 use adit_core::session::Assignment;
+use adit_core::session::Place;
 use adit_core::session::client::{ClientControlConfig, Control};
 use bytes::Bytes;
 use quinn_proto::{Transmit, TransportConfig};
@@ -28,8 +29,12 @@ use crate::transport::{EngineKeys, Limits, transport_config};
 
 mod data;
 mod dial;
+mod handover;
 mod machine;
 mod report;
+
+use handover::{Renewal, Retired};
+use machine::Opening;
 
 /// Everything a client engine is made of.
 pub struct ClientConfig {
@@ -65,6 +70,20 @@ pub enum ClientEvent {
         /// When the next attempt is made.
         retry_in: Duration,
     },
+    /// The session goes on over a new connection, with the renewed certificate.
+    MovedOver {
+        /// The gateway's address.
+        gateway: SocketAddr,
+        /// The serial number of the certificate.
+        serial: String,
+    },
+    /// The session could not be moved to a renewed certificate; it goes on as it was, and another attempt follows.
+    Stayed {
+        /// Why.
+        refusal: Refusal,
+        /// When the next attempt is made.
+        retry_in: Duration,
+    },
     /// The gateway announced its end (RFC 9114 §5.2); the session goes on until it comes.
     GoingAway,
     /// Retrying cannot cure it: the client does nothing more.
@@ -90,14 +109,20 @@ pub enum ClientState {
 pub struct Client {
     links: Links<Control>,
     endpoints: Endpoints,
-    control: ClientControlConfig,
+    opening: Opening,
+    /// With the certificate for the next session.
     tls: Arc<QuicClient>,
+    /// The present session's way to a renewed certificate.
+    renewal: Option<Renewal>,
+    /// Links that the session has left; what is still under way on them is taken.
+    retired: Vec<Retired>,
     transport: Arc<TransportConfig>,
     server_name: String,
     tunnel_mtu: u16,
     gateways: Vec<SocketAddr>,
     phase: Phase,
     backoff: Backoff,
+    renewal_backoff: Backoff,
     inside: VecDeque<Bytes>,
     /// Where packets from inside are cut.
     chunks: Chunks,
@@ -111,6 +136,8 @@ enum Phase {
     Dialing {
         key: Key,
         candidate: usize,
+        /// With the certificate it shows.
+        tls: Arc<QuicClient>,
         gives_up_at: Instant,
     },
     Up(Tunnel),
@@ -124,8 +151,12 @@ enum Phase {
 struct Tunnel {
     key: Key,
     candidate: usize,
+    /// With the certificate it began with.
+    tls: Arc<QuicClient>,
     since: Instant,
     stream: u64,
+    /// Where the next connection should begin, if the gateway lets sessions move.
+    place: Option<Place>,
     mtu: InnerMtu,
     view: ClientView,
     assignment: Assignment,
@@ -148,14 +179,20 @@ impl Client {
         Self {
             links: Links::new(),
             endpoints: Endpoints::new(&config.keys, &config.limits),
-            control: ClientControlConfig::new(config.authority),
+            opening: Opening {
+                control: ClientControlConfig::new(config.authority),
+                predecessor: None,
+            },
             tls: config.tls,
+            renewal: None,
+            retired: Vec::new(),
             transport: transport_config(&config.limits),
             server_name: config.server_name,
             tunnel_mtu: config.tunnel_mtu,
             gateways: Vec::new(),
             phase: Phase::Resolving,
             backoff: Backoff::new(config.keys.seed),
+            renewal_backoff: Backoff::new(config.keys.seed),
             inside: VecDeque::new(),
             chunks: Chunks::default(),
             events: VecDeque::from([ClientEvent::NeedAddresses]),
@@ -183,14 +220,16 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.links.handle_timeout(now);
         self.handle_phase_timeout(now);
+        self.handle_renewal_timeout(now);
         let mut notices = Vec::new();
-        while let Some(key) = self.links.poll_service(now, &self.control, &mut notices) {
+        while let Some(key) = self.links.poll_service(now, &self.opening, &mut notices) {
             for notice in notices.drain(..) {
                 self.handle_notice(now, key, notice);
             }
             self.receive_datagrams(now, key);
             self.follow_path(now, key);
         }
+        self.move_when_ready(now);
         self.report_assignment();
     }
 
@@ -225,7 +264,7 @@ impl Client {
             Phase::Waiting { until } => Some(*until),
             Phase::Resolving | Phase::Up(_) | Phase::Stopped => None,
         };
-        [self.links.poll_timeout(), phase]
+        [self.links.poll_timeout(), phase, self.renewal_timeout()]
             .into_iter()
             .flatten()
             .min()

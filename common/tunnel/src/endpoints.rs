@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use adit_core::flow::HashKey;
+use adit_core::session::Place;
 use aws_lc_rs::hmac;
 use quinn_proto::{
     ClientConfig, ConnectError, Connection, ConnectionHandle, ConnectionId, Endpoint,
@@ -68,6 +69,22 @@ impl Endpoints {
         self.next_serial += 1;
         let first = first.into_iter().collect();
         Link::new(now, self.next_serial, endpoint, connection, issued, first)
+    }
+
+    /// Where the next connection of somebody on `engine` should begin.
+    pub(crate) fn place(&mut self, engine: u8) -> Place {
+        Place(cid::place(engine, &self.key, self.seeds.random()))
+    }
+
+    /// The engine that the first datagram of a connection asks for, by a place that was given out here.
+    pub(crate) fn placed(&self, id: &ConnectionId) -> Option<u8> {
+        cid::placed(&self.key, id)
+    }
+
+    /// A destination connection id that begins with a place and cannot be guessed (RFC 9000 §7.2).
+    pub(crate) fn id_at(&mut self, place: Place) -> ConnectionId {
+        let unpredictable: [u8; 8] = self.seeds.random();
+        ConnectionId::new(&[place.0, unpredictable].concat())
     }
 
     /// A link to a gateway.

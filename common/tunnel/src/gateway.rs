@@ -29,10 +29,11 @@ use crate::epoch::Epoch;
 use crate::linger::Lingering;
 use crate::link::Notice;
 use crate::links::{Datagram, Key, Links};
-use crate::reception::{ToEngine, ToReception};
+use crate::reception::{Arrival, ToEngine, ToReception};
 
 mod data;
 mod denials;
+mod handover;
 mod inquiry;
 mod lifetime;
 mod machine;
@@ -40,6 +41,7 @@ mod neighbours;
 mod report;
 mod session;
 
+use handover::Tail;
 pub use inquiry::{Findings, Inquiry};
 pub use neighbours::ToNeighbour;
 pub use report::Census;
@@ -92,6 +94,15 @@ pub enum GatewayEvent {
         /// Why.
         refusal: Refusal,
     },
+    /// A session goes on over another link of its client, with all it has passed so far.
+    HandedOver {
+        /// As it is now.
+        session: SessionInfo,
+        /// Its number before.
+        before: SessionId,
+        /// The serial number of the certificate it had before.
+        serial: String,
+    },
     /// A session ended.
     Closed {
         /// Which.
@@ -126,6 +137,8 @@ pub struct Gateway {
     /// By link key; `None` for links whose session is over.
     sessions: Vec<Option<Session>>,
     by_id: BTreeMap<SessionId, Key>,
+    /// Links that sessions have left for others not long ago.
+    tails: BTreeMap<Key, Tail>,
     /// Whose every inner address is, on all engines.
     owners: Owners<Place<Key>>,
     inside_addresses: InsideAddresses,
@@ -160,6 +173,7 @@ impl Gateway {
             control: GatewayControlConfig::default(),
             sessions: Vec::new(),
             by_id: BTreeMap::new(),
+            tails: BTreeMap::new(),
             owners: Owners::new(),
             inside_addresses: config.inside,
             epoch: config.epoch,
@@ -193,7 +207,17 @@ impl Gateway {
     /// What the front desk has to say.
     pub fn handle_message(&mut self, now: Instant, message: ToEngine) {
         match message {
-            ToEngine::Arrival(arrival) => self.open(arrival.link, arrival.session),
+            ToEngine::Arrival(arrival) => {
+                let Arrival {
+                    link,
+                    session,
+                    predecessor,
+                } = *arrival;
+                match predecessor {
+                    Some(id) => self.hand_over(now, id, link, session),
+                    None => self.open(link, session),
+                }
+            }
             ToEngine::Dismissal { session, kind } => {
                 if let Some(&key) = self.by_id.get(&session) {
                     self.end(now, key, kind);
@@ -238,6 +262,7 @@ impl Gateway {
             }
             self.timers.pop_first();
             self.handle_session_timeout(now, key);
+            self.handle_tail_timeout(now, key);
         }
         self.tell_denials(now);
         self.sweep(now);
@@ -320,7 +345,10 @@ impl Gateway {
         match notice {
             // Links arrive connected.
             Notice::Connected => {}
-            Notice::Lost(error) => self.forget_session(key, &error.to_string()),
+            Notice::Lost(error) => {
+                self.forget_tail(key);
+                self.forget_session(now, key, &error.to_string());
+            }
             // One tunnel per connection; the next one is another connection's.
             Notice::Report(Report::Requested { .. }) => {
                 let refusal = Refusal::new(RefusalKind::SecondRequest, "");
@@ -330,11 +358,14 @@ impl Gateway {
                 }
             }
             Notice::Report(Report::Ended { reason }) => {
-                self.forget_session(key, &reason);
+                self.forget_session(now, key, &reason);
                 let kind = RefusalKind::RequestTimeout;
                 self.lingering.add(now, &self.links, key, kind);
             }
-            Notice::Report(Report::Packet(packet)) => self.receive_packet(now, key, packet),
+            Notice::Report(Report::Packet(packet)) => {
+                let key = self.carried(key).map_or(key, |(session, _)| session);
+                self.receive_packet(now, key, packet);
+            }
             // A client may tell what lies behind it; what it may use is the policy's to say.
             Notice::Report(Report::PeerAssigned(_) | Report::PeerRoutes(_)) => {}
         }

@@ -19,6 +19,7 @@ mod congestion;
 mod endpoints;
 mod epoch;
 mod gateway;
+mod handover;
 mod linger;
 mod link;
 mod links;

@@ -8,8 +8,7 @@ use adit_core::session::Action;
 use bytes::{Buf, Bytes};
 use quinn_proto::{
     Connection, ConnectionError, ConnectionHandle, ConnectionId, DatagramEvent, Dir, Endpoint,
-    Event, ReadError, SendDatagramError, StreamEvent, StreamId, Streams, Transmit, VarInt,
-    WriteError,
+    Event, ReadError, SendDatagramError, StreamEvent, StreamId, Transmit, VarInt, WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -23,8 +22,8 @@ pub(crate) trait Machine: Sized {
     type Config;
     /// What it reports.
     type Report;
-    /// Opens the streams this role opens and makes the machine.
-    fn open(now: Instant, config: &Self::Config, streams: &mut Streams<'_>) -> Option<Self>;
+    /// Opens the streams this role opens on a connection whose handshake is over, and makes the machine.
+    fn open(now: Instant, config: &Self::Config, connection: &mut Connection) -> Option<Self>;
     fn handle_stream(&mut self, now: Instant, stream: u64, data: &[u8], fin: bool);
     fn handle_reset(&mut self, now: Instant, stream: u64, code: u64);
     fn handle_stopped(&mut self, now: Instant, stream: u64, code: u64);
@@ -242,7 +241,7 @@ impl<M: Machine> Link<M> {
         match event {
             Event::Connected => {
                 self.handshake_deadline = None;
-                self.machine = M::open(now, config, &mut self.connection.streams());
+                self.machine = M::open(now, config, &mut self.connection);
                 notices.push(Notice::Connected);
                 // Streams that arrived together with the last handshake packet.
                 self.accept(now, Dir::Bi);

@@ -38,12 +38,14 @@ use crate::tls::{Authorities, QuicServer};
 use crate::transport::{EngineKeys, Limits, transport_config};
 
 mod admit;
+mod awaited;
 mod departed;
 mod renewal;
 mod seated;
 mod seats;
 mod timetable;
 
+use awaited::{Awaited, Request};
 use departed::Departed;
 pub use renewal::{Rehearsal, Renewal, Stake};
 use seated::Seated;
@@ -146,6 +148,8 @@ pub struct Regrant {
 pub struct Arrival {
     pub(crate) link: Link<Control>,
     pub(crate) session: Session,
+    /// The session that goes on as this one.
+    pub(crate) predecessor: Option<SessionId>,
 }
 
 /// The front desk.
@@ -173,6 +177,8 @@ pub struct Reception {
     /// Links still in their handshake, to be counted against a flood.
     handshakes: BTreeSet<Key>,
     lingering: Lingering,
+    /// Requests that wait until it is known what their path carries.
+    awaited: Awaited,
     departed: Departed,
     messages: VecDeque<(u8, ToEngine)>,
     events: VecDeque<GatewayEvent>,
@@ -206,6 +212,7 @@ impl Reception {
             seats: Seats::new(config.engines),
             handshakes: BTreeSet::new(),
             lingering: Lingering::default(),
+            awaited: Awaited::default(),
             departed: Departed::default(),
             messages: VecDeque::new(),
             events: VecDeque::new(),
@@ -242,15 +249,18 @@ impl Reception {
             .handle_timeout(now, &mut self.links, |_| false);
         self.departed.forget(now);
         self.regrant(now);
+        self.answer_awaited(now);
         let mut notices = Vec::new();
         while let Some(key) = self.links.poll_service(now, &self.control, &mut notices) {
             for notice in notices.drain(..) {
                 self.handle_notice(now, key, notice);
             }
             self.drop_packets(now, key);
+            self.follow_path(now, key);
             if self.links.get(key).is_none() {
                 self.handshakes.remove(&key);
                 self.unproven.remove(&key);
+                self.awaited.remove(key);
                 self.seats.give_up(key);
             }
         }
@@ -277,6 +287,7 @@ impl Reception {
         [
             self.links.poll_timeout(),
             self.lingering.poll_timeout(),
+            self.awaited.poll_timeout(),
             self.departed.poll_timeout(),
             self.timetable.next(),
         ]
@@ -359,7 +370,10 @@ impl Reception {
     /// The first packet of somebody who wants to connect.
     fn welcome(&mut self, now: Instant, datagram: Datagram, id: Option<ConnectionId>) {
         let server = Some(Arc::clone(&self.server));
-        let engine = self.seats.next();
+        // The successor of a session takes its engine, where its flows are.
+        let placed = id.and_then(|id| self.endpoints.placed(&id));
+        let placed = placed.filter(|&engine| self.seats.has(engine));
+        let engine = placed.unwrap_or_else(|| self.seats.next());
         let (mut endpoint, issued) = self.endpoints.endpoint(engine, server);
         let mut buf = Vec::new();
         let Datagram {
@@ -406,11 +420,25 @@ impl Reception {
             Notice::Connected => {
                 self.handshakes.remove(&key);
             }
-            Notice::Lost(error) => self.handle_lost(key, &error),
-            Notice::Report(Report::Requested { stream, scope, .. }) => {
-                self.admit(now, key, stream, scope);
+            Notice::Lost(error) => {
+                self.awaited.remove(key);
+                self.handle_lost(key, &error);
+            }
+            Notice::Report(Report::Requested {
+                stream,
+                scope,
+                handover,
+                ..
+            }) => {
+                let request = Request {
+                    stream,
+                    scope,
+                    handover,
+                };
+                self.consider(now, key, request);
             }
             Notice::Report(Report::Ended { .. }) => {
+                self.awaited.remove(key);
                 let kind = RefusalKind::RequestTimeout;
                 self.lingering.add(now, &self.links, key, kind);
             }

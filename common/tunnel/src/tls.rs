@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use adit_core::identity;
+use adit_core::status::ClientCertificate;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
@@ -210,6 +212,7 @@ pub fn client_config(
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<QuicClient>, TlsError> {
     let provider = Arc::new(algorithms.provider());
+    let certificate = certificate(&credentials.chain);
     let mut config = ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Credentials)?
@@ -220,7 +223,23 @@ pub fn client_config(
     config.alpn_protocols = vec![ALPN_H3.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_early_data = false;
-    QuicClient::new(Arc::new(config)).map(Arc::new)
+    QuicClient::new(Arc::new(config), certificate).map(Arc::new)
+}
+
+/// What there is to tell of a client's chain: it ends with the first of its certificates. One that cannot be read is
+/// the gateway's to refuse.
+fn certificate(chain: &[CertificateDer<'_>]) -> ClientCertificate {
+    let card = |certificate: &CertificateDer<'_>| identity::card(certificate).ok();
+    let leaf = chain.first().and_then(card);
+    ClientCertificate {
+        serial: leaf.map(|leaf| leaf.serial).unwrap_or_default(),
+        not_after: chain
+            .iter()
+            .filter_map(card)
+            .map(|card| card.not_after)
+            .min()
+            .unwrap_or_default(),
+    }
 }
 
 /// ALPN protocol id of HTTP/3 (RFC 9114 §3.1).

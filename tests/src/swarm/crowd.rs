@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use adit_core::close::RefusalKind;
 use adit_tunnel::tls::QuicClient;
 use adit_tunnel::{Client, ClientConfig, ClientEvent, Datagram, EngineKeys, Limits};
 use anyhow::{Context, Result, bail};
@@ -21,10 +22,12 @@ use crate::lab::Namespace;
 use crate::programs::SERVER_NAME;
 
 /// What happened besides success.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Attempts that failed, and sessions that were lost; the clients tried again.
     pub lost: usize,
+    /// Why clients that were up stopped for good.
+    pub stopped: Vec<RefusalKind>,
 }
 
 /// All clients of a swarm.
@@ -135,7 +138,7 @@ impl Crowd {
             member.engine.shutdown(now);
             send(member, now, &mut self.batch);
         }
-        Ok(self.outcome)
+        Ok(std::mem::take(&mut self.outcome))
     }
 
     /// Until the next deadline; not at all while somebody may still dial.
@@ -186,10 +189,15 @@ impl Crowd {
                     let _ = arrivals.send(Arrival { took });
                 }
                 ClientEvent::Lost { .. } => self.outcome.lost += 1,
+                ClientEvent::Stopped(refusal) if member.up => {
+                    self.outcome.stopped.push(refusal.kind);
+                }
                 ClientEvent::Stopped(refusal) => bail!("member {number}: {refusal}"),
                 ClientEvent::Assigned(_)
                 | ClientEvent::Dialing(_)
                 | ClientEvent::Connected(_)
+                | ClientEvent::MovedOver { .. }
+                | ClientEvent::Stayed { .. }
                 | ClientEvent::GoingAway => {}
             }
         }

@@ -49,6 +49,50 @@ pub fn extract(leaf: &[u8], rule: &AuthorityRule) -> Result<Identity, IdentityEr
     })
 }
 
+/// What a certificate says to whoever does not know how its authority's are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Every name in it, wherever it stands, in lower case; sorted, each once. To be compared, not believed.
+    pub names: Vec<String>,
+    /// Its serial number, lower-case hexadecimal.
+    pub serial: String,
+    /// First second of validity, since 1970.
+    pub not_before: i64,
+    /// Last second of validity, since 1970.
+    pub not_after: i64,
+}
+
+/// Reads a certificate without the rule of its authority.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn card(certificate: &[u8]) -> Result<Card, IdentityError> {
+    let certificate = parse(certificate)?;
+    let alternatives = certificate
+        .subject_alternative_name()
+        .map_err(|_| IdentityError::Unreadable)?;
+    let alternatives = alternatives
+        .iter()
+        .flat_map(|extension| &extension.value.general_names);
+    let alternatives = alternatives.filter_map(|general| match general {
+        GeneralName::RFC822Name(name) | GeneralName::URI(name) | GeneralName::DNSName(name) => {
+            Some(*name)
+        }
+        _ => None,
+    });
+    let common = certificate.subject().iter_common_name();
+    let common = common.filter_map(|attribute| attribute.as_str().ok());
+    let mut names: Vec<String> = alternatives.chain(common).map(str::to_lowercase).collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(Card {
+        names,
+        serial: hexadecimal(certificate.raw_serial()),
+        not_before: certificate.validity().not_before.timestamp(),
+        not_after: certificate.validity().not_after.timestamp(),
+    })
+}
+
 /// Whether the extended key usage is present and names this very purpose. anyExtendedKeyUsage
 /// does not count: it says nothing.
 ///
@@ -272,6 +316,27 @@ mod tests {
         assert!(!client(&with(vec![ExtendedKeyUsagePurpose::ServerAuth])));
         assert!(!client(&with(vec![ExtendedKeyUsagePurpose::Any])));
         assert!(!client(&with(vec![])));
+    }
+
+    #[test]
+    fn a_card_has_every_name_whatever_it_is_worth() {
+        let der = certificate(|params| {
+            params.subject_alt_names = vec![
+                email("Alice@example.com"),
+                SanType::URI("https://example.com/alice".try_into().unwrap()),
+            ];
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, "Alice");
+        });
+        let card = card(&der).unwrap();
+        let expected = ["alice", "alice@example.com", "https://example.com/alice"];
+        assert_eq!(card.names, expected);
+        let identity = extract(&der, &rule(&[PrincipalSource::Email])).unwrap();
+        assert_eq!(card.serial, identity.serial);
+        assert_eq!(
+            (card.not_before, card.not_after),
+            (identity.not_before, identity.not_after)
+        );
     }
 
     #[test]

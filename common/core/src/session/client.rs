@@ -15,7 +15,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::tunnel::{Abort, Said, Tunnel, answer};
-use super::{Action, problem};
+use super::{Action, Place, Proof, handover, problem};
 use crate::close::{Refusal, RefusalKind};
 use crate::h3::connection::{Connection, Event};
 use crate::h3::message::ResponseHead;
@@ -37,6 +37,8 @@ pub struct ClientControlConfig {
     /// Whether to send ADDRESS_REQUEST; some gateways abort the request on it, and one that
     /// assigns addresses unasked does not need it.
     pub request_addresses: bool,
+    /// Proves that the session of another connection is to go on over this one.
+    pub handover: Option<Proof>,
 }
 
 impl ClientControlConfig {
@@ -47,6 +49,7 @@ impl ClientControlConfig {
             path: "/.well-known/masque/ip/*/*/".to_owned(),
             request_timeout: super::REQUEST_TIMEOUT,
             request_addresses: true,
+            handover: None,
         }
     }
 }
@@ -83,6 +86,7 @@ pub struct Control {
     tunnel: Tunnel,
     assigned: Option<Vec<IpNet>>,
     routes: Option<Vec<RouteRange>>,
+    place: Option<Place>,
     deadline: Instant,
     events: VecDeque<ClientEvent>,
 }
@@ -112,6 +116,7 @@ impl Control {
             tunnel: Tunnel::default(),
             assigned: None,
             routes: None,
+            place: None,
             events: VecDeque::new(),
         }
     }
@@ -159,6 +164,17 @@ impl Control {
     /// The request stream, from the 2xx until the session ends.
     pub fn established(&self) -> Option<u64> {
         matches!(self.phase, Phase::Open).then_some(self.stream)
+    }
+
+    /// The request stream, whatever became of the request.
+    pub fn request_stream(&self) -> u64 {
+        self.stream
+    }
+
+    /// Where the next connection of this client should begin for the session to move to it; `None` when the
+    /// gateway does not offer that.
+    pub fn place(&self) -> Option<Place> {
+        self.place
     }
 
     /// Says whether the gateway's SETTINGS arrived and allow HTTP datagrams.
@@ -252,18 +268,19 @@ impl Control {
 
     fn request(&mut self) {
         self.phase = Phase::Requested;
-        self.h3.write_headers(
-            self.stream,
-            &[
-                (":method", "CONNECT"),
-                (":protocol", "connect-ip"),
-                (":scheme", "https"),
-                (":authority", &self.config.authority),
-                (":path", &self.config.path),
-                ("capsule-protocol", "?1"),
-            ],
-            false,
-        );
+        let proof = self.config.handover.map(|proof| proof.to_string());
+        let mut fields = vec![
+            (":method", "CONNECT"),
+            (":protocol", "connect-ip"),
+            (":scheme", "https"),
+            (":authority", &self.config.authority),
+            (":path", &self.config.path),
+            ("capsule-protocol", "?1"),
+        ];
+        if let Some(proof) = &proof {
+            fields.push((handover::FIELD, proof));
+        }
+        self.h3.write_headers(self.stream, &fields, false);
         if self.config.request_addresses {
             let requests = vec![
                 RequestedAddress::any(1, false),
@@ -318,6 +335,8 @@ impl Control {
                 detail,
             });
         }
+        let place = head.fields.single(handover::FIELD);
+        self.place = place.and_then(Place::read);
         self.phase = Phase::Open;
         self.events.push_back(ClientEvent::Established);
     }

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::tunnel::{Abort, Tunnel, answer};
-use super::{Action, Assignment, problem};
+use super::{Action, Assignment, Place, Proof, handover, problem};
 use crate::close::{Refusal, RefusalKind};
 use crate::h3::connection::{Connection, Event};
 use crate::h3::message::RequestHead;
@@ -75,6 +75,8 @@ pub enum GatewayEvent {
         path: String,
         /// What the client limits its request to.
         scope: Scope,
+        /// What proves that the client has another connection, whose session is to go on over this one.
+        handover: Option<Proof>,
     },
     /// The client assigned these networks to the gateway's side (full list).
     PeerAssigned(Vec<IpNet>),
@@ -100,6 +102,8 @@ pub struct Control {
     early: Option<GatewayEvent>,
     /// Requests for addresses that are not decided yet.
     pending: Vec<RequestedAddress>,
+    /// Where the client's next connection should begin.
+    place: Option<Place>,
     deadline: Instant,
     events: VecDeque<GatewayEvent>,
 }
@@ -120,6 +124,7 @@ impl Control {
             tunnel: Tunnel::default(),
             early: None,
             pending: Vec::new(),
+            place: None,
             events: VecDeque::new(),
         }
     }
@@ -152,16 +157,23 @@ impl Control {
         }
     }
 
+    /// Tells the client, with the 200 of [`Self::admit`], where its next connection should begin for the session
+    /// to move to it.
+    pub fn offer_handover(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
     /// Answers [`GatewayEvent::Requested`] with 200 and the assignment.
     pub fn admit(&mut self, assignment: &Assignment) {
         let Phase::Asked { stream } = self.phase else {
             return;
         };
-        self.h3.write_headers(
-            stream,
-            &[(":status", "200"), ("capsule-protocol", "?1")],
-            false,
-        );
+        let place = self.place.map(|place| place.to_string());
+        let mut fields = vec![(":status", "200"), ("capsule-protocol", "?1")];
+        if let Some(place) = &place {
+            fields.push((handover::FIELD, place));
+        }
+        self.h3.write_headers(stream, &fields, false);
         let mut bytes = Vec::new();
         answer(&assignment.addresses, &self.take_decided(assignment)).encode(&mut bytes);
         Capsule::RouteAdvertisement(assignment.routes.clone()).encode(&mut bytes);
@@ -294,11 +306,14 @@ impl Control {
         match self.judge(&head) {
             Judgement::Tunnel(scope) => {
                 self.phase = Phase::Asked { stream };
+                let proof = head.fields.single(handover::FIELD);
+                let handover = proof.and_then(Proof::read);
                 let request = GatewayEvent::Requested {
                     stream,
                     authority: head.authority.unwrap_or_default(),
                     path: head.path.unwrap_or_default(),
                     scope,
+                    handover,
                 };
                 if self.h3.peer_settings().is_some() {
                     self.consider(request);

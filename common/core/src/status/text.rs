@@ -32,10 +32,7 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
             bytes(session.traffic.received_bytes),
             session.mtu.to_string(),
             format!("{:.1} ms", session.rtt_ms),
-            format!(
-                "in {}",
-                duration(session.certificate.not_after - status.now)
-            ),
+            format!("in {}", duration(session.ends - status.now)),
         ]);
     }
     let mut text = format!(
@@ -106,6 +103,8 @@ pub fn render_client(status: &ClientStatus) -> String {
         _ => String::new(),
     };
     line("cipher", cipher);
+    line("certificate", certificate(status));
+    line("renewal", renewal(status));
     line(
         "mtu",
         status.mtu.map(|mtu| mtu.to_string()).unwrap_or_default(),
@@ -137,6 +136,31 @@ pub fn render_client(status: &ClientStatus) -> String {
         line("device", refused(status.refused_by_device));
     }
     text
+}
+
+/// Which certificate it is, and what happens when its time is over.
+fn certificate(status: &ClientStatus) -> String {
+    let Some(certificate) = &status.certificate else {
+        return String::new();
+    };
+    let left = duration(certificate.not_after - status.now);
+    format!(
+        "{}; the session ends with it, in {left}",
+        certificate.serial
+    )
+}
+
+/// What becomes of a certificate that the session has not moved to.
+fn renewal(status: &ClientStatus) -> String {
+    match (&status.renewed_certificate, &status.renewal_error) {
+        (None, None) => String::new(),
+        (None, Some(error)) => format!("not used: {error}"),
+        (Some(renewed), None) => format!("moving over to certificate {}", renewed.serial),
+        (Some(renewed), Some(error)) => format!(
+            "not moved over to certificate {} yet: {error}",
+            renewed.serial
+        ),
+    }
 }
 
 fn refused(packets: u64) -> String {
@@ -220,7 +244,7 @@ pub(super) fn duration(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{CertificateStatus, SessionStatus};
+    use crate::status::{ClientCertificate, SessionStatus};
 
     #[test]
     fn the_table_lines_up_and_says_what_was_dropped() {
@@ -233,10 +257,7 @@ mod tests {
                 addresses: vec!["10.99.0.2".into(), "fd00::2".into()],
                 remote: "192.0.2.1:4000".into(),
                 since: 939,
-                certificate: CertificateStatus {
-                    not_after: 1000 + 86_400 * 30,
-                    ..Default::default()
-                },
+                ends: 1000 + 86_400 * 30,
                 traffic: Traffic {
                     received_bytes: 1_500_000,
                     drops: [("too-big".to_owned(), 3)].into(),
@@ -253,6 +274,41 @@ mod tests {
         assert!(text.contains("in 30d 0h"), "{text}");
         assert!(text.contains("dropped 3 too-big"), "{text}");
         assert!(text.contains("IPv6 withheld"), "{text}");
+    }
+
+    #[test]
+    fn a_client_tells_when_its_session_ends_and_what_its_renewal_waits_for() {
+        let certificate = |serial: &str, not_after| {
+            Some(ClientCertificate {
+                serial: serial.into(),
+                not_after,
+            })
+        };
+        let mut status = ClientStatus {
+            now: 1000,
+            certificate: certificate("0a", 1090),
+            ..Default::default()
+        };
+        let text = render_client(&status);
+        let expected = "certificate   0a; the session ends with it, in 1m 30s\n";
+        assert!(text.contains(expected), "{text}");
+        assert!(!text.contains("renewal"), "{text}");
+        status.renewal_error = Some("no answer".into());
+        let text = render_client(&status);
+        assert!(
+            text.contains("renewal       not used: no answer\n"),
+            "{text}"
+        );
+        status.renewed_certificate = certificate("0b", 9000);
+        let text = render_client(&status);
+        let expected = "renewal       not moved over to certificate 0b yet: no answer\n";
+        assert!(text.contains(expected), "{text}");
+        status.renewal_error = None;
+        let text = render_client(&status);
+        assert!(
+            text.contains("renewal       moving over to certificate 0b\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -135,9 +135,8 @@ impl Client {
             }
             Err(_) => return self.counters.to_client.drop(DropReason::Malformed),
         };
-        match &self.phase {
-            Phase::Up(tunnel) if tunnel.key == key && tunnel.stream == prefix.stream_id => {}
-            _ => return self.counters.to_client.drop(DropReason::NotReady),
+        if !self.carries(key, Some(prefix.stream_id)) {
+            return self.counters.to_client.drop(DropReason::NotReady);
         }
         if prefix.context != 0 {
             return self.counters.to_client.drop(DropReason::UnknownContext);
@@ -149,7 +148,7 @@ impl Client {
     /// One IP packet out of the tunnel, from a datagram or, from peers that prefer it, a capsule.
     pub(super) fn receive_packet(&mut self, now: Instant, key: Key, bytes: Bytes) {
         let tunnel = match &self.phase {
-            Phase::Up(tunnel) if tunnel.key == key => tunnel,
+            Phase::Up(tunnel) if self.carries(key, None) => tunnel,
             _ => return self.counters.to_client.drop(DropReason::NotReady),
         };
         let verdict = match IpPacket::parse(&bytes) {

@@ -11,6 +11,7 @@ use adit_core::session::Assignment;
 use super::{Client, ClientEvent, Phase, Told, Tunnel};
 use crate::links::Key;
 use crate::path::InnerMtu;
+use crate::tls::QuicClient;
 
 impl Client {
     /// The gateway's addresses, in the order to try them; the answer to
@@ -26,14 +27,12 @@ impl Client {
 
     /// The local address changed (another network, a new socket): probe the path anew.
     pub fn local_address_changed(&mut self) {
-        let key = match &self.phase {
-            Phase::Up(tunnel) => tunnel.key,
-            Phase::Dialing { key, .. } => *key,
-            Phase::Resolving | Phase::Waiting { .. } | Phase::Stopped => return,
-        };
-        if let Some(link) = self.links.touch(key) {
-            link.connection.local_address_changed();
-            link.connection.ping();
+        let keys: Vec<Key> = self.links.keys().collect();
+        for key in keys {
+            if let Some(link) = self.links.touch(key) {
+                link.connection.local_address_changed();
+                link.connection.ping();
+            }
         }
     }
 
@@ -44,11 +43,14 @@ impl Client {
         for key in keys {
             self.links.close(now, key, code, "the client was stopped");
         }
+        self.renewal = None;
+        self.retired.clear();
         self.phase = Phase::Stopped;
     }
 
     /// Dials the first candidate from `first` on that can be dialled at all.
     fn dial_from(&mut self, now: Instant, first: usize, mut refusal: Refusal) {
+        self.opening.predecessor = None;
         for candidate in first..self.gateways.len() {
             let gateway = self.gateways[candidate];
             let mut config = quinn_proto::ClientConfig::new(Arc::clone(&self.tls) as _);
@@ -64,6 +66,7 @@ impl Client {
                     self.phase = Phase::Dialing {
                         key,
                         candidate,
+                        tls: Arc::clone(&self.tls),
                         gives_up_at: now + patience,
                     };
                     self.events.push_back(ClientEvent::Dialing(gateway));
@@ -91,36 +94,55 @@ impl Client {
 
     /// The link is gone, or is being closed for `refusal`.
     pub(super) fn fail(&mut self, now: Instant, key: Key, refusal: Refusal) {
-        let (candidate, held) = match &self.phase {
+        let (candidate, held, shown) = match &self.phase {
             Phase::Dialing {
                 key: dialed,
                 candidate,
+                tls,
                 ..
-            } if *dialed == key => (*candidate, None),
+            } if *dialed == key => (*candidate, None, Arc::clone(tls)),
             Phase::Up(tunnel) if tunnel.key == key => {
-                (tunnel.candidate, Some(now.duration_since(tunnel.since)))
+                let held = now.duration_since(tunnel.since);
+                (tunnel.candidate, Some(held), Arc::clone(&tunnel.tls))
             }
-            // An older link that lingers; the present one is another.
-            _ => return,
+            // An older link that lingers, or one that is not needed yet.
+            _ => return self.fail_renewal(now, key, refusal),
         };
-        if refusal.kind.retry() == Retry::Never {
+        let is_final = refusal.kind.retry() == Retry::Never;
+        self.adopt_renewed(is_final);
+        // What is said of one certificate does not count for another; of two devices it does.
+        let is_renewed = !Arc::ptr_eq(&shown, &self.tls);
+        if is_final && (!is_renewed || refusal.kind == RefusalKind::Replaced) {
+            self.abandon_renewal(now);
             self.phase = Phase::Stopped;
             self.events.push_back(ClientEvent::Stopped(refusal));
+            return;
+        }
+        if self.fall_back_on_successor(now, &refusal) {
+            return;
+        }
+        if is_renewed && is_final {
+            self.dial_anew(now, candidate, refusal);
             return;
         }
         match held {
             // It worked for a while: the same gateway again, without waiting.
             Some(held) if held >= WORKED => {
                 self.backoff.reset();
-                self.events.push_back(ClientEvent::Lost {
-                    refusal: refusal.clone(),
-                    retry_in: Duration::ZERO,
-                });
-                self.dial_from(now, candidate, refusal);
+                self.dial_anew(now, candidate, refusal);
             }
             Some(_) => self.wait(now, refusal),
             None => self.dial_from(now, candidate + 1, refusal),
         }
+    }
+
+    /// The same gateway again, at once.
+    fn dial_anew(&mut self, now: Instant, candidate: usize, refusal: Refusal) {
+        self.events.push_back(ClientEvent::Lost {
+            refusal: refusal.clone(),
+            retry_in: Duration::ZERO,
+        });
+        self.dial_from(now, candidate, refusal);
     }
 
     /// Closes the link from this side and goes on as after a loss.
@@ -152,28 +174,36 @@ impl Client {
 
     /// The gateway said 2xx: packets may flow as soon as addresses are assigned.
     pub(super) fn establish(&mut self, now: Instant, key: Key) {
-        let Phase::Dialing {
-            key: dialed,
-            candidate,
-            ..
-        } = self.phase
-        else {
+        let (candidate, tls) = match &self.phase {
+            Phase::Dialing {
+                key: dialed,
+                candidate,
+                tls,
+                ..
+            } if *dialed == key => (*candidate, Arc::clone(tls)),
+            _ => return self.establish_successor(now, key),
+        };
+        let Some(tunnel) = self.tunnel(now, key, candidate, tls) else {
             return;
         };
-        if dialed != key {
-            return;
-        }
-        let Some(link) = self.links.touch(key) else {
-            return;
-        };
-        let Some(stream) = link
-            .machine
-            .as_ref()
-            .and_then(|machine| machine.established())
-        else {
-            return;
-        };
-        let remote = link.connection.remote_address();
+        self.phase = Phase::Up(tunnel);
+        self.events
+            .extend(self.remote(key).map(ClientEvent::Connected));
+        self.renew_if_outdated(now);
+    }
+
+    /// What carries packets over a link whose request was accepted.
+    pub(super) fn tunnel(
+        &mut self,
+        now: Instant,
+        key: Key,
+        candidate: usize,
+        tls: Arc<QuicClient>,
+    ) -> Option<Tunnel> {
+        let link = self.links.touch(key)?;
+        let machine = link.machine.as_ref()?;
+        let stream = machine.established()?;
+        let place = machine.place();
         let mtu = InnerMtu::new(
             now,
             stream,
@@ -181,26 +211,28 @@ impl Client {
             link.connection.rtt(),
             link.connection.datagrams().max_size(),
         );
-        self.phase = Phase::Up(Tunnel {
+        Some(Tunnel {
             key,
             candidate,
+            tls,
             since: now,
             stream,
+            place,
             mtu,
             view: ClientView::default(),
             assignment: Assignment::default(),
             told: Told::default(),
-        });
-        self.events.push_back(ClientEvent::Connected(remote));
+        })
+    }
+
+    pub(super) fn remote(&self, key: Key) -> Option<SocketAddr> {
+        Some(self.links.get(key)?.connection.remote_address())
     }
 
     pub(super) fn reassign(&mut self, key: Key, change: impl FnOnce(&mut Assignment, &mut Told)) {
-        let Phase::Up(tunnel) = &mut self.phase else {
+        let Some(tunnel) = self.tunnel_of(key) else {
             return;
         };
-        if tunnel.key != key {
-            return;
-        }
         change(&mut tunnel.assignment, &mut tunnel.told);
         tunnel.told.changed = true;
         tunnel.view = ClientView::new(
@@ -223,14 +255,22 @@ impl Client {
     }
 
     pub(super) fn follow_path(&mut self, now: Instant, key: Key) {
-        let Phase::Up(tunnel) = &mut self.phase else {
+        let Some(max_datagram) = self.links.max_datagram(key) else {
             return;
         };
-        if tunnel.key != key {
-            return;
-        }
-        if let Some(max_datagram) = self.links.max_datagram(key) {
+        if let Some(tunnel) = self.tunnel_of(key) {
             tunnel.mtu.update(now, max_datagram);
+        }
+    }
+
+    /// What carries packets over this link, or is about to.
+    fn tunnel_of(&mut self, key: Key) -> Option<&mut Tunnel> {
+        match &mut self.phase {
+            Phase::Up(tunnel) if tunnel.key == key => Some(tunnel),
+            _ => {
+                let successor = self.renewal.as_mut()?.successor()?;
+                (successor.key == key).then_some(successor)
+            }
         }
     }
 }

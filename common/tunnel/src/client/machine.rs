@@ -4,23 +4,33 @@ use std::time::Instant;
 
 use adit_core::session::Action;
 use adit_core::session::client::{ClientControlConfig, ClientEvent, Control};
-use quinn_proto::{Dir, Streams};
+use quinn_proto::{Connection, Dir};
 
+use crate::handover::Secret;
 use crate::link::Machine;
 
+/// What the machine of a new link is told.
+pub(crate) struct Opening {
+    /// What it asks for.
+    pub(crate) control: ClientControlConfig,
+    /// The secret of the link whose session is to go on over it.
+    pub(crate) predecessor: Option<Secret>,
+}
+
 impl Machine for Control {
-    type Config = ClientControlConfig;
+    type Config = Opening;
     type Report = ClientEvent;
 
-    fn open(now: Instant, config: &Self::Config, streams: &mut Streams<'_>) -> Option<Self> {
-        let control = streams.open(Dir::Uni)?;
-        let request = streams.open(Dir::Bi)?;
-        Some(Self::new(
-            now,
-            control.into(),
-            request.into(),
-            config.clone(),
-        ))
+    fn open(now: Instant, config: &Self::Config, connection: &mut Connection) -> Option<Self> {
+        let control = connection.streams().open(Dir::Uni)?;
+        let request = connection.streams().open(Dir::Bi)?;
+        let next = Secret::of(connection);
+        let handover = config.predecessor.as_ref().zip(next.as_ref());
+        let config = ClientControlConfig {
+            handover: handover.map(|(predecessor, next)| predecessor.prove(next)),
+            ..config.control.clone()
+        };
+        Some(Self::new(now, control.into(), request.into(), config))
     }
 
     fn handle_stream(&mut self, now: Instant, stream: u64, data: &[u8], fin: bool) {

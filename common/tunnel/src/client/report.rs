@@ -22,6 +22,7 @@ impl Client {
         let facts = self.facts().map(|facts| described(Some(facts)));
         let (cipher, key_exchange) = facts.unzip();
         let assignment = self.assignment();
+        let (shown, renewed) = self.certificates();
         ClientStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: state.to_owned(),
@@ -33,6 +34,8 @@ impl Client {
             key_exchange,
             rtt_ms: self.rtt().map(|rtt| rtt.as_secs_f64() * 1e3),
             mtu: self.largest_packet(),
+            certificate: Some(shown.clone()),
+            renewed_certificate: renewed.cloned(),
             traffic: Traffic::from(self.counters()),
             ..ClientStatus::default()
         }

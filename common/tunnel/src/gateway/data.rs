@@ -211,17 +211,23 @@ impl Gateway {
             Err(error) if error.closes_the_connection() => {
                 let code = adit_core::h3::ErrorCode::Datagram.code();
                 let reason = error.to_string();
-                self.forget_session(key, &reason);
+                self.forget_tail(key);
+                self.forget_session(now, key, &reason);
                 self.links.close(now, key, code, &reason);
                 return;
             }
             Err(_) => return self.drop_from(key, DropReason::Malformed),
         };
+        // What comes on the link that a session had before is the session's too.
+        let Some((key, stream)) = self.carried(key) else {
+            self.totals.from_client.drop(DropReason::NotReady);
+            return;
+        };
         let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
             self.totals.from_client.drop(DropReason::NotReady);
             return;
         };
-        if prefix.stream_id != session.stream {
+        if prefix.stream_id != stream {
             session.counters.from_client.drop(DropReason::NotReady);
             return;
         }

@@ -22,12 +22,17 @@ impl Gateway {
         for prefix in &session.grant.addresses {
             self.owners.insert(*prefix, Place::Here(key));
         }
+        self.events
+            .push_back(GatewayEvent::Opened(session.info(remote)));
+        self.seat(key, session);
+    }
+
+    /// A session has this link from now on.
+    pub(super) fn seat(&mut self, key: Key, session: Session) {
         self.by_id.insert(session.id, key);
         if let Some(due) = session.timeout() {
             self.timers.insert((due, key));
         }
-        self.events
-            .push_back(GatewayEvent::Opened(session.info(remote)));
         if self.sessions.len() <= key {
             self.sessions.resize_with(key + 1, || None);
         }
@@ -69,12 +74,16 @@ impl Gateway {
 
     /// Ends a link with its session, telling both ends why.
     pub(super) fn end(&mut self, now: Instant, key: Key, kind: RefusalKind) {
-        self.forget_session(key, kind.text());
+        if let Some(session) = self.session(key).map(|session| session.id) {
+            self.close_tails(now, session, kind);
+        }
+        self.forget_tail(key);
+        self.forget_session(now, key, kind.text());
         self.links.close(now, key, kind.code(), kind.text());
     }
 
     /// Takes back everything a session holds. The link itself is the caller's to close.
-    pub(super) fn forget_session(&mut self, key: Key, reason: &str) {
+    pub(super) fn forget_session(&mut self, now: Instant, key: Key, reason: &str) {
         let Some(mut session) = self.sessions.get_mut(key).and_then(Option::take) else {
             return;
         };
@@ -82,6 +91,7 @@ impl Gateway {
             self.owners.remove(prefix, Place::Here(key));
         }
         self.by_id.remove(&session.id);
+        self.close_tails(now, session.id, RefusalKind::HandedOver);
         if let Some(due) = session.timeout() {
             self.timers.remove(&(due, key));
         }

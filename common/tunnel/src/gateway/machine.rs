@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use adit_core::session::Action;
 use adit_core::session::gateway::{Control, GatewayControlConfig, GatewayEvent};
-use quinn_proto::{Dir, Streams};
+use quinn_proto::{Connection, Dir};
 
 use crate::link::Machine;
 
@@ -12,8 +12,8 @@ impl Machine for Control {
     type Config = GatewayControlConfig;
     type Report = GatewayEvent;
 
-    fn open(now: Instant, config: &Self::Config, streams: &mut Streams<'_>) -> Option<Self> {
-        let control = streams.open(Dir::Uni)?;
+    fn open(now: Instant, config: &Self::Config, connection: &mut Connection) -> Option<Self> {
+        let control = connection.streams().open(Dir::Uni)?;
         Some(Self::new(now, control.into(), config.clone()))
     }
 

@@ -96,6 +96,7 @@ impl Gateway {
             ipv6: session.ipv6 == Ipv6::Fits,
             remote: link.connection.remote_address().to_string(),
             since: session.since_unix,
+            ends: session.ends,
             certificate: CertificateStatus {
                 serial: session.identity.serial.clone(),
                 authority: session.identity.authority.clone(),

@@ -44,7 +44,9 @@ pub(crate) struct Session {
     /// The request stream the datagrams belong to.
     pub(super) stream: u64,
     pub(super) since_unix: i64,
-    /// When the certificate, and with it the session, ends.
+    /// When the first certificate of its chain, and with it the session, ends, in seconds since 1970.
+    pub(super) ends: i64,
+    /// The same by the clock of the engine.
     pub(super) deadline: Option<Instant>,
     pub(super) mtu: InnerMtu,
     pub(super) ipv6: Ipv6,
@@ -68,8 +70,15 @@ pub(super) struct Passed {
     tables: u64,
 }
 
+/// What a session had before it went over to another link.
+pub(super) struct Predecessor {
+    pub(super) grant: Grant,
+    /// The serial number of its certificate.
+    pub(super) serial: String,
+}
+
 impl Session {
-    /// A session that nothing has passed yet.
+    /// A session that nothing has passed yet, and that ends with the client's own certificate.
     pub(crate) fn new(
         now: Instant,
         id: SessionId,
@@ -81,6 +90,7 @@ impl Session {
     ) -> Self {
         Self {
             id,
+            ends: identity.not_after,
             deadline: epoch.instant_of(identity.not_after),
             identity,
             grant,
@@ -97,12 +107,36 @@ impl Session {
         }
     }
 
+    /// The same, ending when the calendar reaches `ends`.
+    pub(crate) fn ending(self, ends: i64, epoch: &Epoch) -> Self {
+        Self {
+            ends,
+            deadline: epoch.instant_of(ends),
+            ..self
+        }
+    }
+
     /// From now on the session may do this, and nothing else: its flows are judged again as they come.
     /// Returns what it had.
     pub(super) fn replace_grant(&mut self, grant: Grant) -> Grant {
         let passed = self.flows.filter_changed();
         self.past.add(&self.grant.filter, &passed);
         std::mem::replace(&mut self.grant, grant)
+    }
+
+    /// The session goes on as the one that has arrived: with its number, its link, its certificate and what that may
+    /// do. What has passed so far, and what is open, stays. Returns what it had.
+    pub(super) fn take_over(&mut self, arrived: Self) -> Predecessor {
+        let serial = std::mem::replace(&mut self.identity, arrived.identity).serial;
+        let grant = self.replace_grant(arrived.grant);
+        self.id = arrived.id;
+        self.stream = arrived.stream;
+        self.ends = arrived.ends;
+        self.deadline = arrived.deadline;
+        self.mtu = arrived.mtu;
+        self.ipv6 = arrived.ipv6;
+        self.passed = None;
+        Predecessor { grant, serial }
     }
 
     /// Whether this is the next packet of the flow that went inside last, so that it goes there too.

@@ -8,14 +8,22 @@ use adit_core::identity::Principal;
 use adit_core::session::gateway::Scope;
 use quinn_proto::ConnectionError;
 
-use super::{Arrival, Reception, Seated, SecondConnection, ToEngine};
+use super::{Arrival, Reception, Request, Seated, SecondConnection, ToEngine};
 use crate::gateway::{GatewayEvent, Session, SessionId};
+use crate::handover::Secret;
 use crate::links::Key;
 use crate::path::InnerMtu;
 
 impl Reception {
-    /// A client whose certificate the handshake accepted asks for the tunnel.
-    pub(super) fn admit(&mut self, now: Instant, key: Key, stream: u64, scope: Scope) {
+    /// A client whose certificate the handshake accepted asks for the tunnel; `path` is what is known of its path
+    /// beyond what QUIC knows at present.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        key: Key,
+        request: Request,
+        path: Option<InnerMtu>,
+    ) {
         if self.links.max_datagram(key).flatten().unwrap_or(0) < SMALLEST_DATAGRAM {
             // RFC 9221 §3: whatever its SETTINGS say, packets could not reach this client, and
             // hosts inside would be told to send it ever smaller ones.
@@ -39,7 +47,17 @@ impl Reception {
             Err(refusal) => return self.refuse(now, key, None, refusal),
         };
         let principal = identity.principal.clone();
-        if self.sessions.contains_key(&principal)
+        let predecessor = self.predecessor(key, &principal, &request);
+        if let Some((_, engine)) = predecessor
+            && self.seats.of(key) != Some(engine)
+        {
+            // Under a flood of handshakes (RFC 9000 §8.1.2) the client could not begin at its place.
+            let detail = "the session cannot move to this connection; try again";
+            let refusal = Refusal::new(RefusalKind::AlreadyConnected, detail);
+            return self.refuse(now, key, Some(principal), refusal);
+        }
+        if predecessor.is_none()
+            && self.sessions.contains_key(&principal)
             && self.second_connection == SecondConnection::Refuse
         {
             let refusal = Refusal::new(RefusalKind::AlreadyConnected, principal.to_string());
@@ -49,18 +67,16 @@ impl Reception {
             Ok(grant) => grant,
             Err(refusal) => return self.refuse(now, key, Some(principal), refusal),
         };
-        narrow(&mut grant, &scope);
+        narrow(&mut grant, &request.scope);
+        let ends = self.authorities.ends(&chain, unix, identity.not_after);
         let Some(mut link) = self.links.take(key) else {
             return;
         };
         let max_datagram = link.connection.datagrams().max_size();
-        let mtu = InnerMtu::new(
-            now,
-            stream,
-            self.tunnel_mtu,
-            link.connection.rtt(),
-            max_datagram,
-        );
+        let rtt = link.connection.rtt();
+        let mtu = path.unwrap_or_else(|| {
+            InnerMtu::new(now, request.stream, self.tunnel_mtu, rtt, max_datagram)
+        });
         let id = SessionId(self.next_id);
         self.next_id += 1;
         let engine = self.seats.keep(key);
@@ -69,18 +85,56 @@ impl Reception {
             engine,
             identity: identity.clone(),
             chain,
-            scope,
+            scope: request.scope,
             grant: grant.clone(),
+            secret: Secret::of(&link.connection),
             dismissed: false,
         };
         let hash = self.endpoints.hash_key();
         let session = Session::new(now, id, identity, grant, mtu, hash, &self.epoch);
+        let session = session.ending(ends, &self.epoch);
         if let Some(machine) = &mut link.machine {
+            machine.offer_handover(self.endpoints.place(engine));
             machine.admit(&session.assignment());
         }
-        if let Some(old) = self.unseat(&principal) {
-            // Its end is not the principal's: it is connected once, by the new one.
+        if self.sessions.contains_key(&principal) {
+            // The end of the old one is not the principal's: it is connected once, by the new one.
             self.admission.release(&principal, self.epoch.unix(now));
+        }
+        if predecessor.is_some() {
+            self.reseat(principal, seated);
+        } else {
+            self.replace(principal, seated);
+        }
+        self.departed.add(now, link.ids(), engine);
+        let arrival = ToEngine::Arrival(Box::new(Arrival {
+            link,
+            session,
+            predecessor: predecessor.map(|(id, _)| id),
+        }));
+        self.messages.push_back((engine, arrival));
+        self.events.push_back(GatewayEvent::LeasesChanged);
+    }
+
+    /// The session that goes on over this link, and its engine: that of its principal, if the client proves that it
+    /// is at the other end of both. Without the proof it may be another device with a copy of the certificate.
+    fn predecessor(
+        &self,
+        key: Key,
+        principal: &Principal,
+        request: &Request,
+    ) -> Option<(SessionId, u8)> {
+        let proof = request.handover.as_ref()?;
+        let seated = self.sessions.get(principal)?;
+        let next = Secret::of(&self.links.get(key)?.connection)?;
+        let is_proved = seated.secret.as_ref()?.is_proved(&next, proof);
+        // One that is to end does not go on.
+        (is_proved && !seated.dismissed).then_some((seated.id, seated.engine))
+    }
+
+    /// Seats a session in place of another of the same principal, if there is one.
+    fn replace(&mut self, principal: Principal, seated: Seated) {
+        if let Some(old) = self.unseat(&principal) {
             let message = ToEngine::Dismissal {
                 session: old.id,
                 kind: RefusalKind::Replaced,
@@ -88,10 +142,6 @@ impl Reception {
             self.messages.push_back((old.engine, message));
         }
         self.seat(principal, seated);
-        self.departed.add(now, link.ids(), engine);
-        let arrival = ToEngine::Arrival(Box::new(Arrival { link, session }));
-        self.messages.push_back((engine, arrival));
-        self.events.push_back(GatewayEvent::LeasesChanged);
     }
 
     /// Says no over HTTP, so that the client can read why, and closes the link a little later.

@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{Reception, ToEngine};
 use crate::gateway::SessionId;
+use crate::handover::Secret;
 
 /// A session that an engine has, with what it takes to judge it again.
 pub(super) struct Seated {
@@ -19,6 +20,8 @@ pub(super) struct Seated {
     /// What the client limited its request to.
     pub(super) scope: Scope,
     pub(super) grant: Grant,
+    /// What only the two ends of its link know.
+    pub(super) secret: Option<Secret>,
     /// Whether its engine was told to end it.
     pub(super) dismissed: bool,
 }
@@ -29,6 +32,15 @@ impl Reception {
         self.claim(seated.id, seated.engine, &seated.grant.addresses);
         self.schedule(&principal, &seated.grant);
         self.sessions.insert(principal, seated);
+    }
+
+    /// The session of a principal goes on as this one: whatever both have is never nobody's.
+    pub(super) fn reseat(&mut self, principal: Principal, seated: Seated) {
+        let before = self.sessions.remove(&principal);
+        self.seat(principal, seated);
+        if let Some(before) = before {
+            self.renounce(before.id, before.engine, &before.grant.addresses);
+        }
     }
 
     /// Takes back what [`Self::seat`] told. A session that replaces another is told of only afterwards, so

@@ -39,6 +39,16 @@ impl Seats {
             .unwrap_or(0)
     }
 
+    /// Whether there is an engine of this number.
+    pub(super) fn has(&self, engine: u8) -> bool {
+        usize::from(engine) < self.taken.len()
+    }
+
+    /// The engine that a link at the front desk will be on.
+    pub(super) fn of(&self, key: Key) -> Option<u8> {
+        self.guests.get(&key).copied()
+    }
+
     /// A link at the front desk holds a seat.
     pub(super) fn reserve(&mut self, key: Key, engine: u8) {
         self.taken[usize::from(engine)] += 1;

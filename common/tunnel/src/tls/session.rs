@@ -4,9 +4,11 @@
 //! suite and key-exchange group, which an operator wants to see in `status`. QUIC version 1 only.
 
 use std::any::Any;
+use std::fmt;
 use std::io::Cursor;
 use std::sync::Arc;
 
+use adit_core::status::ClientCertificate;
 use quinn_proto::crypto::{self, ExportKeyingMaterialError, KeyPair, Keys, UnsupportedVersion};
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId, Side, TransportError, TransportErrorCode};
@@ -15,6 +17,7 @@ use rustls::quic::{Connection, KeyChange, Secrets, Suite, Version};
 use rustls::{AlertDescription, CipherSuite, NamedGroup};
 
 use super::{TlsError, retry};
+use crate::handover;
 
 /// What the handshake negotiated; quinn-proto hands it out as `handshake_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,7 @@ pub struct QuicServer {
 /// The client's side.
 pub struct QuicClient {
     config: Arc<rustls::ClientConfig>,
+    certificate: ClientCertificate,
     initial: Suite,
 }
 
@@ -44,10 +48,32 @@ impl QuicServer {
     }
 }
 
+impl fmt::Debug for QuicClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicClient")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
+}
+
 impl QuicClient {
-    pub(super) fn new(config: Arc<rustls::ClientConfig>) -> Result<Self, TlsError> {
+    /// `certificate` is of the chain in `config`.
+    pub(super) fn new(
+        config: Arc<rustls::ClientConfig>,
+        certificate: ClientCertificate,
+    ) -> Result<Self, TlsError> {
         let initial = initial_suite(config.crypto_provider())?;
-        Ok(Self { config, initial })
+        Ok(Self {
+            config,
+            certificate,
+            initial,
+        })
+    }
+
+    /// What there is to tell of the certificate it shows.
+    #[must_use]
+    pub fn certificate(&self) -> &ClientCertificate {
+        &self.certificate
     }
 }
 
@@ -116,6 +142,8 @@ struct TlsSession {
     facts: Option<HandshakeFacts>,
     /// The peer's certificates, when the connection is gone that had them.
     chain: Vec<CertificateDer<'static>>,
+    /// What is exported for a handover, when that connection is gone.
+    secret: Option<[u8; handover::SECRET]>,
 }
 
 impl TlsSession {
@@ -130,6 +158,7 @@ impl TlsSession {
             next: None,
             facts: None,
             chain: Vec::new(),
+            secret: None,
         }
     }
 
@@ -141,6 +170,9 @@ impl TlsSession {
     fn let_go(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.chain = chain(&connection);
+            let secret = [0; handover::SECRET];
+            let secret = connection.export_keying_material(secret, handover::LABEL, Some(&[]));
+            self.secret = secret.ok();
         }
     }
 }
@@ -258,12 +290,20 @@ impl crypto::Session for TlsSession {
         label: &[u8],
         context: &[u8],
     ) -> Result<(), ExportKeyingMaterialError> {
-        self.connection
-            .as_ref()
-            .ok_or(ExportKeyingMaterialError)?
-            .export_keying_material(output, label, Some(context))
-            .map(|_| ())
-            .map_err(|_| ExportKeyingMaterialError)
+        if let Some(connection) = &self.connection {
+            return connection
+                .export_keying_material(output, label, Some(context))
+                .map(|_| ())
+                .map_err(|_| ExportKeyingMaterialError);
+        }
+        // Nothing else is asked of a connection that was let go.
+        match &self.secret {
+            Some(secret) if label == handover::LABEL && output.len() == secret.len() => {
+                output.copy_from_slice(secret);
+                Ok(())
+            }
+            Some(_) | None => Err(ExportKeyingMaterialError),
+        }
     }
 }
 

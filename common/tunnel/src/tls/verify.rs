@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::{self, AuthorityRule, Identity, Purpose, chain};
@@ -308,6 +309,26 @@ impl Authorities {
         now: UnixTime,
     ) -> Result<Identity, Refusal> {
         self.vouch_for(chain, now, false)
+    }
+
+    /// When a session must end whose chain is accepted now: with the first certificate without which it would not
+    /// be, in seconds since 1970. `not_after` is the leaf's; authorities seldom outlive by less.
+    #[must_use]
+    pub fn ends(&self, chain: &[CertificateDer<'_>], now: UnixTime, not_after: i64) -> i64 {
+        let present = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let ends = chain.iter().skip(1).filter_map(|certificate| {
+            let end = identity::card(certificate).ok()?.not_after;
+            (present..not_after).contains(&end).then_some(end)
+        });
+        let mut ends: Vec<i64> = ends.collect();
+        ends.sort_unstable();
+        // A certificate that the chain can do without ends nothing.
+        let is_over = |end: &i64| {
+            let after = u64::try_from(end.saturating_add(1)).unwrap_or_default();
+            let after = UnixTime::since_unix_epoch(Duration::from_secs(after));
+            self.vouch_still(chain, after).is_err()
+        };
+        ends.into_iter().find(is_over).unwrap_or(not_after)
     }
 
     fn vouch_for(

@@ -19,6 +19,7 @@ macro_rules! with_one_engine_and_with_three {
 
 mod engines;
 mod flows;
+mod handover;
 mod hostile;
 mod house;
 mod inquiry;
