@@ -1,5 +1,6 @@
 //! What nearly every test begins with: an internet, a gateway that runs, somebody connected.
 
+use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use adit_tests::lab::{Internet, Layout, Snapshot, until};
 use adit_tests::probe::ping::Ping;
 use adit_tests::programs::{Client, Gateway, Programs, Setup};
 use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use serde_json::Value;
 
 /// A running gateway and all around it.
 pub(crate) struct Bed {
@@ -45,6 +48,21 @@ impl Bed {
         let profile = self.setup.profile("alice@example.com", &["staff"])?;
         self.setup.connect(&self.internet.laptops[number], &profile)
     }
+}
+
+/// The events of the gateway's audit log, in their order.
+pub(crate) fn audit(bed: &Bed) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(bed.setup.path("state").join("audit.jsonl"))?;
+    text.lines()
+        .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
+        .collect()
+}
+
+/// When an event was written down, in milliseconds since 1970.
+pub(crate) fn milliseconds(event: &Value) -> Result<i64> {
+    let time = event["time"].as_str().context("an event without a time")?;
+    let moment: Timestamp = time.parse()?;
+    Ok(moment.as_millisecond())
 }
 
 /// Fails unless the host is as it was; gives the kernel a moment to forget a device.

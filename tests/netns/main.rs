@@ -19,6 +19,7 @@ mod quickstart;
 mod records;
 mod recovery;
 mod reload;
+mod renewal;
 mod revocation;
 mod rules;
 mod second;
@@ -116,6 +117,22 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_session_with_a_revoked_key_ends",
         revocation::a_revoked_key_is_out,
+    ),
+    (
+        "a_renewed_certificate_is_taken_without_losing_a_packet",
+        renewal::a_renewed_certificate_is_taken,
+    ),
+    (
+        "a_renewal_that_is_wrong_changes_nothing_and_is_told",
+        renewal::a_wrong_renewal_changes_nothing,
+    ),
+    (
+        "a_hundred_sessions_end_within_a_second_of_their_certificates",
+        renewal::a_hundred_sessions_end_with_their_certificates,
+    ),
+    (
+        "a_hundred_revocations_count_within_a_second_each",
+        revocation::a_hundred_revocations,
     ),
     ("several_engines_are_one_gateway", engines::are_one_gateway),
     ("site_to_site_between_two_lans", site::between_two_lans),

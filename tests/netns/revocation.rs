@@ -1,15 +1,19 @@
 //! A lost laptop, with the real programs: out by one command, and nobody else notices.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use adit_core::close::RefusalKind;
 use adit_tests::lab::{Layout, internet, until};
 use adit_tests::probe::ping::Ping;
-use adit_tests::programs::{Programs, Setup};
+use adit_tests::programs::{PORT, Programs, Setup};
+use adit_tests::swarm::{Roster, Swarm};
 use anyhow::{Context, Result, ensure};
 use toml::Value;
 
-use crate::bed::{Bed, failed, note};
+use crate::bed::{Bed, audit, failed, milliseconds, note};
 
 const ALICE: &str = "alice@example.com";
 
@@ -19,13 +23,6 @@ fn bed(programs: &Programs) -> Result<Bed> {
         ..Layout::default()
     };
     Bed::new(programs, layout)
-}
-
-fn audit(bed: &Bed) -> Result<Vec<serde_json::Value>> {
-    let text = fs::read_to_string(bed.setup.path("state").join("audit.jsonl"))?;
-    text.lines()
-        .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
-        .collect()
 }
 
 /// How the gateway hears of the new list.
@@ -203,5 +200,68 @@ pub(crate) fn a_revoked_key_is_out(programs: &Programs) -> Result<()> {
     Ok(())
 }
 
+/// Many clients at once, none of them told apart by the gateway: the time of each is that from the moment `adit-ca
+/// revoke` is called to the line in the audit log.
+pub(crate) fn a_hundred_revocations(programs: &Programs) -> Result<()> {
+    let bed = Bed::new(programs, Layout::default())?;
+    let names: Vec<String> = (0..MANY).map(|n| format!("lost{n}@example.com")).collect();
+    let year = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 365 * 86_400;
+    let until_year: Vec<(&str, i64)> = names
+        .iter()
+        .map(|name| (name.as_str(), year.cast_signed()))
+        .collect();
+    let issued = bed.setup.issue_until(&until_year, &["staff"])?;
+    let roster = Roster::of(&bed.setup, issued)?;
+    let gateway = SocketAddr::new(internet::GATEWAY_V4, PORT);
+    let swarm = Swarm::start(bed.internet.laptop(), &roster, MANY, gateway, 10)?;
+    swarm.wait(Duration::from_secs(60))?;
+    let mut called = BTreeMap::new();
+    for name in &names {
+        called.insert(name.clone(), SystemTime::now().duration_since(UNIX_EPOCH)?);
+        bed.setup.ca(&["revoke", name])?;
+    }
+    let ended = until(Duration::from_secs(20), || {
+        let audit = audit(&bed)?;
+        let ended = audit.iter().filter(|line| line["event"] == "disconnect");
+        let ended: Vec<(String, i64)> = ended
+            .map(|line| {
+                ensure!(line["reason"] == "the certificate was revoked", "{line}");
+                let principal = line["principal"].as_str().context("no principal")?;
+                Ok((principal.to_owned(), milliseconds(line)?))
+            })
+            .collect::<Result<_>>()?;
+        Ok((ended.len() == MANY).then_some(ended))
+    })?;
+    let mut took = Vec::new();
+    for (principal, at) in ended {
+        let called = called.get(&principal).context("a stranger")?;
+        took.push(at - i64::try_from(called.as_millis())?);
+    }
+    let outcome = swarm.stop()?;
+    ensure!(outcome.stopped.len() == MANY, "{outcome:?}");
+    let revoked = |kind: &RefusalKind| *kind == RefusalKind::CertificateRevoked;
+    ensure!(outcome.stopped.iter().all(revoked), "{outcome:?}");
+    told_of("from `adit-ca revoke` to the session's end", took)
+}
+
+/// Tells what a hundred runs took, in milliseconds, and fails unless the slowest was below a second.
+pub(crate) fn told_of(what: &str, mut took: Vec<i64>) -> Result<()> {
+    took.sort_unstable();
+    let (count, slowest) = (took.len(), took.last().copied().context("no run")?);
+    let (median, mean) = (
+        took[count / 2],
+        took.iter().sum::<i64>() / i64::try_from(count)?,
+    );
+    note(&format!(
+        "{what}, {count} runs: fastest {} ms, median {median} ms, mean {mean} ms, slowest {slowest} ms",
+        took[0]
+    ));
+    ensure!(count >= 100, "only {count} runs");
+    ensure!(slowest < 1000, "{took:?}");
+    Ok(())
+}
+
+/// Clients whose certificate is taken back.
+const MANY: usize = 100;
 /// Runs without anybody telling the gateway; each is a client's whole life.
 const ROUNDS: usize = 10;

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
 
+use adit_pki::{Authority, IssueRequest, Issued};
 use anyhow::{Context, Result, bail};
 use toml::{Table, Value};
 
@@ -131,6 +133,39 @@ impl Setup {
             );
         })?;
         Ok(path)
+    }
+
+    /// Issues a fresh certificate over a profile, as its holder's `adit` finds it while it runs.
+    pub fn renew(&self, profile: &Path, principal: &str, groups: &[&str]) -> Result<()> {
+        let mut issue = Command::new(&self.programs.ca);
+        issue
+            .args(["issue", principal, "--dir"])
+            .arg(self.authority());
+        for group in groups {
+            issue.args(["--group", group]);
+        }
+        let gateway = SocketAddr::new(internet::GATEWAY_V4, PORT).to_string();
+        issue
+            .args(["--gateway", &gateway, "--server-name", SERVER_NAME])
+            .args(["--force", "-o"])
+            .arg(profile);
+        succeed(&mut issue)?;
+        Ok(())
+    }
+
+    /// Issues certificates of the gateway's own authority that are valid until these moments, since 1970: what a
+    /// profile and a roster are made of.
+    pub fn issue_until(&self, until: &[(&str, i64)], groups: &[&str]) -> Result<Vec<Issued>> {
+        let authority = Authority::open(&self.authority())?;
+        let issue = until.iter().map(|(principal, end)| {
+            let request = IssueRequest::client(*principal).with_groups(groups.iter().copied());
+            let begin = request.not_before;
+            let life = u64::try_from(end - begin.unix_timestamp())?;
+            // A calendar of whole seconds: what is left of one would make it the next.
+            let begin = begin - Duration::from_nanos(begin.nanosecond().into());
+            Ok(authority.issue(&request.valid(begin, begin + Duration::from_secs(life)))?)
+        });
+        issue.collect()
     }
 
     /// Issues another certificate to the gateway, for another name, in place of the one it has.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use adit_pki::{Authority, IssueRequest};
+use adit_pki::{Authority, IssueRequest, Issued};
 use adit_tunnel::tls::{self, Algorithms, Credentials, GatewayVerifier, QuicClient};
 use anyhow::{Context, Result, ensure};
 use rustls::pki_types::pem::PemObject;
@@ -27,16 +27,27 @@ impl Roster {
     pub fn new(setup: &Setup, size: usize, group: &str) -> Result<Self> {
         let authority = Authority::ephemeral("Swarm")?;
         believe(setup, authority.certificate_pem())?;
-        let gateway = setup.authority().join("ca.pem");
-        let anchors: Result<Vec<CertificateDer<'static>>, _> =
-            CertificateDer::pem_file_iter(&gateway)
-                .with_context(|| format!("cannot read {}", gateway.display()))?
-                .collect();
-        let algorithms = Algorithms::for_this_cpu();
-        let verifier = GatewayVerifier::new(anchors?, &Arc::new(algorithms.provider()))?;
-        let members = (0..size).map(|number| {
+        let anchors = anchors(setup)?;
+        let issued = (0..size).map(|number| {
             let request = IssueRequest::client(format!("member{number}@example.com"));
-            let issued = authority.issue(&request.with_groups([group]))?;
+            Ok(authority.issue(&request.with_groups([group]))?)
+        });
+        Self::believing(anchors, issued)
+    }
+
+    /// Holders of these certificates, which the gateway's own authority issued.
+    pub fn of(setup: &Setup, issued: Vec<Issued>) -> Result<Self> {
+        Self::believing(anchors(setup)?, issued.into_iter().map(Ok))
+    }
+
+    fn believing(
+        anchors: Vec<CertificateDer<'static>>,
+        issued: impl Iterator<Item = Result<Issued>>,
+    ) -> Result<Self> {
+        let algorithms = Algorithms::for_this_cpu();
+        let verifier = GatewayVerifier::new(anchors, &Arc::new(algorithms.provider()))?;
+        let members = issued.map(|issued| {
+            let issued = issued?;
             let credentials = Credentials {
                 chain: vec![issued.certificate_der.into()],
                 key: PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?,
@@ -65,6 +76,15 @@ impl Roster {
         ensure!(size <= known, "{size} clients of a roster of {known}");
         Ok(&self.members[..size])
     }
+}
+
+/// Whom clients believe.
+fn anchors(setup: &Setup) -> Result<Vec<CertificateDer<'static>>> {
+    let path = setup.authority().join("ca.pem");
+    let anchors: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .collect();
+    Ok(anchors?)
 }
 
 /// Lets the gateway's authority vouch by one more anchor.
