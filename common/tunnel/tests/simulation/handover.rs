@@ -19,6 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
+const CAROL: &str = "carol@example.com";
 
 fn office(v4: bool) -> IpAddr {
     if v4 { "10.0.0.7" } else { "fd00:1::7" }.parse().unwrap()
@@ -136,7 +137,7 @@ fn a_session_moves_to_a_renewed_certificate_without_losing_or_turning_a_packet(e
         assert!(world.run_until(10 * SECOND, ready));
         world.run_for(5 * SECOND);
         let before = serial(&world, alice);
-        let mut talk = Talk::of(1280);
+        let mut talk = Talk::of(1400);
         talk.on(&mut world, alice, 300 * MILLISECOND);
         let renewed = Pki::shared().client_valid(ALICE, -1, 700);
         world.renew(alice, renewed);
@@ -196,7 +197,7 @@ fn a_session_moves_again_and_again_also_faster_than_old_links_are_closed(engines
     let mut world = World::new(POLICY, engines);
     let [alice] = world.connect_in_both([ALICE]);
     world.run_for(5 * SECOND);
-    let mut talk = Talk::of(1280);
+    let mut talk = Talk::of(1400);
     for round in 1..=8 {
         let credentials = Pki::shared().client(ALICE);
         world.renew(alice, credentials);
@@ -304,8 +305,8 @@ fn a_move_over_a_bad_path_or_from_another_address_or_through_a_restart_ends_well
     }
 }
 
-fn most_moves_over_bad_paths_are_moves_and_not_new_sessions(engines: u8) {
-    let mut moved = 0;
+fn most_moves_over_bad_paths_are_moves_and_make_no_packet_too_large(engines: u8) {
+    let (mut moved, mut too_big) = (0, 0);
     for seed in 0..20 {
         let mut world = World::new(POLICY, engines);
         let conditions = Conditions {
@@ -317,12 +318,23 @@ fn most_moves_over_bad_paths_are_moves_and_not_new_sessions(engines: u8) {
         let alice = world.add_client(ALICE, conditions, seed);
         let ready = |world: &World| world.clients[alice].is_ready();
         assert!(world.run_until(60 * SECOND, ready));
+        world.run_for(10 * SECOND);
         let credentials = Pki::shared().client(ALICE);
         world.renew(alice, credentials);
-        world.run_for(30 * SECOND);
+        let own = world.clients[alice].v4().unwrap();
+        for number in 0..3000 {
+            world.send_from_client(alice, &packets::udp(own, office(true), number, 1400));
+            world.run_for(5 * MILLISECOND);
+        }
+        let counters = world.clients[alice].engine.counters();
+        too_big += counters.from_client.dropped(DropReason::TooBig);
         moved += usize::from(told(&world) == [1, 1, 0]);
     }
     assert!(moved >= 19, "{moved} of 20");
+    assert_eq!(
+        too_big, 0,
+        "the old link carries what the new one does not yet"
+    );
 }
 
 fn a_restart_of_the_gateway_at_any_moment_of_a_move_costs_a_reconnect_and_no_more(engines: u8) {
@@ -412,7 +424,7 @@ fn a_certificate_that_is_refused_costs_nothing_and_is_tried_again(engines: u8) {
     let [alice] = world.connect_in_both([ALICE]);
     world.run_for(5 * SECOND);
     let before = serial(&world, alice);
-    let mut talk = Talk::of(1280);
+    let mut talk = Talk::of(1400);
     let unknown = Pki::stranger().client(ALICE);
     world.renew(alice, unknown);
     talk.on(&mut world, alice, 3 * SECOND);
@@ -519,23 +531,25 @@ fn a_principal_that_may_no_more_cannot_move(engines: u8) {
 }
 
 #[test]
-fn a_session_stays_on_its_engine_when_it_moves() {
+fn a_session_stays_on_its_engine_when_it_moves_and_has_one_seat_there() {
     let mut world = World::new(POLICY, 3);
-    let clients = world.connect_in_both([ALICE, BOB]);
-    for _ in 0..3 {
-        for (client, principal) in clients.into_iter().zip([ALICE, BOB]) {
-            let credentials = Pki::shared().client(principal);
-            world.renew(client, credentials);
-            world.run_for(5 * SECOND);
-        }
+    let [alice, _, _] = world.connect_in_both([ALICE, BOB, CAROL]);
+    let engine_of = |world: &mut World, principal| {
         let now = world.now;
-        let engines = [ALICE, BOB].map(|name| world.gateway().engine_of(now, name));
-        assert_eq!(engines, [Some(0), Some(1)]);
+        world.gateway().engine_of(now, principal)
+    };
+    for _ in 0..3 {
+        let credentials = Pki::shared().client(ALICE);
+        world.renew(alice, credentials);
+        world.run_for(5 * SECOND);
+        assert_eq!(engine_of(&mut world, ALICE), Some(0));
     }
-    // Their seats are counted once.
-    world.connect_in_both(["carol@example.com"]);
+    assert_eq!(moves(&world, alice), 3);
     let now = world.now;
-    assert_eq!(world.gateway().engine_of(now, "carol@example.com"), Some(2));
+    world.clients[alice].engine.shutdown(now);
+    world.run_for(SECOND);
+    world.connect_in_both([ALICE]);
+    assert_eq!(engine_of(&mut world, ALICE), Some(0), "the emptiest");
 }
 
 with_one_engine_and_with_three!(
@@ -543,7 +557,7 @@ with_one_engine_and_with_three!(
     flows_counters_and_rules_go_on_after_a_move,
     a_session_moves_again_and_again_also_faster_than_old_links_are_closed,
     a_move_over_a_bad_path_or_from_another_address_or_through_a_restart_ends_well,
-    most_moves_over_bad_paths_are_moves_and_not_new_sessions,
+    most_moves_over_bad_paths_are_moves_and_make_no_packet_too_large,
     a_restart_of_the_gateway_at_any_moment_of_a_move_costs_a_reconnect_and_no_more,
     a_second_device_with_the_same_certificate_is_no_move,
     a_move_is_no_second_connection_where_those_are_refused,
