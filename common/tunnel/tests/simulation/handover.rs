@@ -471,6 +471,28 @@ fn a_session_ends_at_its_deadline_to_the_second_and_both_ends_know_why(engines: 
     assert_eq!(stopped(&world, alice), Some(RefusalKind::SessionExpired));
 }
 
+fn a_session_ends_with_the_first_certificate_that_its_chain_needs(engines: u8) {
+    let mut world = World::new(POLICY, engines);
+    let start = world.now;
+    let short = Pki::shared().client_under_ending(ALICE, 100);
+    // Another intermediate that ends sooner, and that nobody needs.
+    let mut longer = Pki::shared().client(BOB);
+    let needless = Pki::shared().client_under_ending(BOB, 50).chain.remove(1);
+    longer.chain.push(needless);
+    for credentials in [short, longer] {
+        let client = world.add_client_with(credentials, Conditions::CLEAN, 1);
+        let ready = |world: &World| world.clients[client].is_ready();
+        assert!(world.run_until(5 * SECOND, ready));
+    }
+    world.run_for(start + 100 * SECOND - MILLISECOND - world.now);
+    assert_eq!(told(&world), [2, 0, 0]);
+    world.run_for(MILLISECOND);
+    assert_eq!(told(&world), [2, 0, 1]);
+    world.run_for(SECOND);
+    assert_eq!(stopped(&world, 0), Some(RefusalKind::SessionExpired));
+    assert_eq!(stopped(&world, 1), None);
+}
+
 fn a_session_that_moved_ends_with_the_certificate_it_moved_to(engines: u8) {
     let mut world = World::new(POLICY, engines);
     let start = world.now;
@@ -564,6 +586,7 @@ with_one_engine_and_with_three!(
     nobody_takes_the_session_of_another_by_a_proof_of_their_own,
     a_certificate_that_is_refused_costs_nothing_and_is_tried_again,
     a_session_ends_at_its_deadline_to_the_second_and_both_ends_know_why,
+    a_session_ends_with_the_first_certificate_that_its_chain_needs,
     a_session_that_moved_ends_with_the_certificate_it_moved_to,
     a_deadline_in_the_middle_of_a_move_does_not_stop_the_client,
     a_principal_that_may_no_more_cannot_move,

@@ -91,6 +91,26 @@ impl Pki {
         self.sign(principal, ExtendedKeyUsagePurpose::ClientAuth, params)
     }
 
+    /// A client certificate for a year, under an intermediate that ends so many seconds after the start of the world.
+    // Not asked by the test that counts allocations, which shares this file.
+    #[allow(dead_code)]
+    pub fn client_under_ending(self, principal: &str, seconds: i64) -> Credentials {
+        let mut between = authority_params("Between", -1, 365);
+        let start = OffsetDateTime::from_unix_timestamp(START).unwrap();
+        between.not_after = start + Duration::seconds(seconds);
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let between = CertifiedIssuer::signed_by(between, key, self.issuer).unwrap();
+        let mut params = params(principal, -1, 365);
+        params.subject_alt_names = vec![SanType::Rfc822Name(principal.try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let leaf = params.signed_by(&key, &between).unwrap();
+        Credentials {
+            chain: vec![leaf.der().clone(), between.der().clone()],
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        }
+    }
+
     fn leaf(self, name: &str, purpose: ExtendedKeyUsagePurpose, from: i64, to: i64) -> Credentials {
         self.sign(name, purpose, params(name, from, to))
     }
@@ -117,11 +137,16 @@ impl Pki {
 }
 
 fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = params(name, -1, 3650);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let params = authority_params(name, -1, 3650);
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
     CertifiedIssuer::self_signed(params, key).unwrap()
+}
+
+fn authority_params(name: &str, from: i64, to: i64) -> CertificateParams {
+    let mut params = params(name, from, to);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn params(name: &str, from: i64, to: i64) -> CertificateParams {
