@@ -243,7 +243,8 @@ pub(crate) fn another_mtu_counts_for_sessions_that_run(programs: &Programs) -> R
         ensure!((mtu == 1400) == (now == before), "segments of {now}");
     }
     thread::sleep(Load::LONG_ENOUGH);
-    load.stop("alice")
+    load.stop("alice")?;
+    Ok(())
 }
 
 const WIDER: &str =

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::close::{Refusal, RefusalKind};
 
-pub mod chain;
 mod extract;
 mod name;
+mod public_key;
 pub mod revocation;
 
 pub use extract::{Card, Purpose, card, extract, has_purpose};
+pub use public_key::public_key;
 
 /// An identity's one canonical name: a mail address, a SPIFFE id, a DNS name or a common name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,7 +80,7 @@ pub struct Identity {
     pub serial: String,
     /// First second of validity, since 1970.
     pub not_before: i64,
-    /// Last second of validity, since 1970; of the whole chain, once an authority has vouched for it.
+    /// Last second of validity, since 1970.
     pub not_after: i64,
 }
 

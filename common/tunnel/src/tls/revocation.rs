@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use adit_core::identity::chain;
+use adit_core::identity;
 use adit_core::identity::revocation::{ListError, RevocationList, Signed, Signer};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -30,7 +30,7 @@ impl KeyHash {
     /// That of the key in a certificate; `None` when the certificate cannot be read.
     #[must_use]
     pub fn of(certificate: &[u8]) -> Option<Self> {
-        let hash = digest(&SHA256, chain::public_key(certificate)?);
+        let hash = digest(&SHA256, identity::public_key(certificate)?);
         hash.as_ref().try_into().ok().map(Self)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_core::close::{Refusal, RefusalKind};
-use adit_core::identity::{self, AuthorityRule, Identity, Purpose, chain};
+use adit_core::identity::{self, AuthorityRule, Identity, Purpose};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -226,19 +226,6 @@ impl Authority {
     fn revokes(&self) -> bool {
         !self.lists.is_empty() || !self.revoked_keys.is_empty()
     }
-
-    /// The identity of a chain that it vouches for.
-    fn identity(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> Result<Identity, identity::IdentityError> {
-        let mut identity = identity::extract(leaf, &self.rule)?;
-        if let Some(end) = chain::not_after(leaf, intermediates) {
-            identity.not_after = identity.not_after.min(end);
-        }
-        Ok(identity)
-    }
 }
 
 /// All authorities of a gateway, asked in the order of the configuration.
@@ -287,7 +274,7 @@ impl Authorities {
                 .voucher(leaf, intermediates, now, true)
                 .map_err(|_| identity::IdentityError::Unreadable)?,
         };
-        authority.identity(leaf, intermediates)
+        identity::extract(leaf, &authority.rule)
     }
 
     /// The identity behind a newcomer's chain that other authorities accepted: nothing of that counts here.
@@ -342,7 +329,7 @@ impl Authorities {
         };
         let authority = self.voucher(leaf, intermediates, now, newcomer);
         let authority = authority.map_err(refusal)?;
-        Ok(authority.identity(leaf, intermediates)?)
+        Ok(identity::extract(leaf, &authority.rule)?)
     }
 
     /// Whether these are the same authorities, read by the same rules and with the same revocations:

@@ -336,22 +336,6 @@ fn a_revoked_key_counts_for_nothing_whatever_certificate_it_stands_in() {
     assert_eq!(verdict(&authority, &bob), Ok(()));
 }
 
-#[test]
-fn an_identity_ends_with_the_first_certificate_of_its_chain() {
-    use adit_tunnel::tls::Authorities;
-    use rustls::pki_types::UnixTime;
-    let root = root("Root");
-    let mut short = ca_params("Middle", 5);
-    short.not_after = day(30);
-    let middle = CertifiedIssuer::signed_by(short, key(), &root).unwrap();
-    let authorities = Authorities::new(vec![authority(&[&root])]);
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(START.unsigned_abs()));
-    let end = |client: Credentials| authorities.vouch(&client.chain, now).unwrap().not_after;
-    assert_eq!(end(client(ALICE, 7, &root, &[])), day(365).unix_timestamp());
-    let below = client(ALICE, 7, &middle, &[&middle]);
-    assert_eq!(end(below), day(30).unix_timestamp());
-}
-
 /// A number for the serial number of a certificate that the shared authority issued.
 fn serial(credentials: &Credentials) -> SerialNumber {
     let identity = identity::extract(&credentials.chain[0], &Pki::shared().rule()).unwrap();
