@@ -5,6 +5,7 @@ Only the standard library, and the same bytes at every run. A finding of the fuz
 here but put beside these files under a name that says what it broke.
 """
 
+import base64
 import ipaddress
 import pathlib
 
@@ -526,6 +527,46 @@ certificate = {
     "length-indefinite": b"\x30\x80" + good[4:] + b"\0\0",
 }
 
+# --- certificate requests, RFC 2986; the first one has a right signature, of Ed25519 ---
+
+signed = base64.b64decode(
+    "MIIBBjCBuQIBADAqMRowGAYDVQQDDBFhbGljZUBleGFtcGxlLmNvbTEMMAoGA1UECwwDZW5nMCowBQYDK2VwAyEAiyHPb/Vo"
+    "Hwy5HAiDE8dhDwkKrA+2h45k502OBEHc9gegXDBaBgkqhkiG9w0BCQ4xTTBLMBwGA1UdEQQVMBOBEWFsaWNlQGV4YW1wbGUu"
+    "Y29tMBMGA1UdJQQMMAoGCCsGAQUFBwMCMAsGA1UdDwQEAwIHgDAJBgNVHRMEAjAAMAUGAytlcANBADdV4GP+umVCZzQ0faql"
+    "a56gcqQwAFNIwpRaHu+39ccpP17nVi8/yQGOo1tm2Mv8Ea6yUdhQlCVhi9yhgDPc2A4="
+)
+
+
+def request(*extensions, subject=ALICE, key=KEY, more=b""):
+    wanted = der(0x30, oid(1, 2, 840, 113549, 1, 9, 14), der(0x31, der(0x30, *extensions)))
+    body = der(0x30, der(0x02, b"\0"), subject, key, der(0xA0, wanted, more))
+    return der(0x30, body, ECDSA, der(0x03, b"\0" + der(0x30, der(0x02, b"\1"), der(0x02, b"\1"))))
+
+
+RSA = der(0x30, der(0x30, oid(1, 2, 840, 113549, 1, 1, 1), der(0x05)), der(0x03, b"\0" + b"\x30\x06\2\1\5\2\1\3"))
+certificate_request = {
+    "signed": signed,
+    "signed-pem": b"-----BEGIN CERTIFICATE REQUEST-----\n" + base64.b64encode(signed) + b"\n-----END CERTIFICATE REQUEST-----\n",
+    "signed-changed": signed.replace(b"alice", b"alicf", 1),
+    "signed-trailing-bytes": signed + b"\0",
+    "signed-cut": signed[:-1],
+    "unsigned": request(san(EMAIL), purposes(2)),
+    "authority": request(extension(19, der(0x30, der(0x01, b"\xff")), critical=True)),
+    "both-purposes": request(purposes(1, 2)),
+    "all-key-usages": request(extension(15, der(0x03, b"\x07\xff\x80"))),
+    "unknown-extension": request(extension(99, b"")),
+    "names-of-every-kind": request(san(EMAIL, (2, b"a.example"), (6, b"spiffe://a/b"), (7, b"\x0a\0\0\1"), (8, b"\x2a\3"))),
+    "names-with-control-characters": request(san((1, b"a\x1b[2J@example.com"))),
+    "address-of-three-bytes": request(san((7, b"\x0a\0\0"))),
+    "broken-extension": request(extension(17, b"\x30\x05\x81")),
+    "obsolete-extensions": request(more=der(0x30, oid(1, 3, 6, 1, 4, 1, 311, 2, 1, 14), der(0x31, der(0x30)))),
+    "challenge-password": request(more=der(0x30, oid(1, 2, 840, 113549, 1, 9, 7), der(0x31, utf8("secret")))),
+    "rsa": request(key=RSA),
+    "subject-not-utf-8": request(subject=name((3, der(0x0C, b"\xff\xfe")))),
+    "long": request(san((1, b"a" * 17000))),
+    "length-indefinite": b"\x30\x80" + signed[4:] + b"\0\0",
+}
+
 # --- policy files ---
 
 policy_file = {
@@ -629,6 +670,7 @@ TARGETS = {
     "dataplane": dataplane,
     "flows": flows,
     "certificate": certificate,
+    "certificate_request": certificate_request,
     "policy_file": policy_file,
 }
 

@@ -35,6 +35,7 @@ use adit_core::wire::capsule::{Capsule, CapsuleReader};
 use adit_core::wire::icmp::{self, IcmpError};
 use adit_core::wire::ip::{self, IpPacket, IpVersion};
 use adit_core::wire::{datagram, tcp};
+use adit_pki::CertificateRequest;
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 
@@ -42,9 +43,10 @@ use ipnet::IpNet;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("capsule", capsule),
     ("certificate", certificate),
+    ("certificate_request", certificate_request),
     ("dataplane", dataplane),
     ("flows", flows),
     ("h3_frame", h3_frame),
@@ -113,6 +115,23 @@ pub fn certificate(data: &[u8]) {
     }
     for purpose in [Purpose::ClientAuth, Purpose::ServerAuth] {
         let _ = identity::has_purpose(data, purpose);
+    }
+}
+
+/// A request for a certificate, of whoever sent it.
+pub fn certificate_request(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = CertificateRequest::from_pem(text);
+    }
+    match CertificateRequest::from_der(data) {
+        Ok(request) => {
+            assert!(!request.public_key_der().is_empty());
+            for wish in request.asks_for() {
+                assert!(!wish.chars().any(char::is_control), "a line");
+                assert!(wish.chars().count() < 300, "a short one");
+            }
+        }
+        Err(error) => assert!(error.to_string().len() < 200),
     }
 }
 

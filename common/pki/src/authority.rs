@@ -1,8 +1,9 @@
 //! An authority: a key, its certificate, and the index of what it issued and revoked.
 //!
-//! Guarantee: [`Authority::issue`] of a folder's authority returns a certificate only after it was
-//! recorded in the index, and a folder has a revocation list from the beginning. Refused are names outside the rules of [`crate::name`], a validity that
-//! is empty or outlives the authority, and folders that are not one whole authority.
+//! Guarantee: [`Authority::issue`] and [`Authority::sign`] of a folder's authority return a
+//! certificate only after it was recorded in the index. Refused are names outside the rules of
+//! [`crate::name`], a validity that is empty or outlives the authority, certificates that nobody
+//! would accept from an intermediate, and folders that are not one whole authority.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,14 +16,17 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certificate::key::PrivateKey;
-use crate::certificate::{self, Issued, KeyType, Purpose};
+use crate::certificate::{self, Credential, Issued, KeyType, Purpose};
+use crate::chain::{Chain, ChainError};
+use crate::csr::{CertificateRequest, RequestError, Wish};
 use crate::description;
 use crate::index::{Entry, Index, IndexError};
 use crate::name::{self, Name, NameError};
 use crate::operator;
 use crate::request::{IssueRequest, SKEW};
-use crate::revocation;
-use crate::store::{self, Existing, StoreError};
+use crate::store::{self, StoreError};
+
+mod founding;
 
 /// What a new authority is to be like.
 #[derive(Clone, Debug)]
@@ -40,14 +44,14 @@ pub struct AuthorityParams {
 }
 
 impl AuthorityParams {
-    /// An authority that is valid for ten years from now and issues leaves only.
+    /// An authority that is valid for ten years from now and may sign intermediates.
     pub fn new(name: impl Into<String>) -> Self {
         let now = OffsetDateTime::now_utc();
         Self {
             name: name.into(),
             not_before: now - SKEW,
             not_after: now + VALIDITY,
-            path_length: 0,
+            path_length: 1,
             key_type: KeyType::EcdsaP256,
         }
     }
@@ -57,53 +61,30 @@ impl AuthorityParams {
 pub struct Authority {
     issuer: Issuer<'static, PrivateKey>,
     certificate_pem: String,
-    certificate_der: Vec<u8>,
+    chain: Chain,
+    facts: Facts,
     not_after: i64,
     /// Behind a lock, so that tests may share an authority between threads.
     index: Mutex<Index>,
     /// Where it lives, unless in memory.
     folder: Option<PathBuf>,
     operator: String,
+    repairs: Vec<String>,
+}
+
+/// What an authority's own certificate says.
+struct Facts {
+    /// Its organisation, or else its common name.
+    name: String,
+    /// How many authorities may stand below it.
+    path_length: Option<u32>,
+    /// Whether what it issues to clients can be accepted.
+    clients: bool,
+    /// Whether what it issues to gateways can be.
+    gateways: bool,
 }
 
 impl Authority {
-    /// Makes an authority in `folder`, which must not hold one.
-    pub fn create(folder: &Path, params: &AuthorityParams) -> Result<Self, AuthorityError> {
-        let (key, certificate_pem) = generate(params)?;
-        let existing = [store::CERTIFICATE, store::KEY, store::INDEX, store::LIST]
-            .map(|name| folder.join(name))
-            .into_iter()
-            .find(|path| path.symlink_metadata().is_ok());
-        if let Some(path) = existing {
-            return Err(AuthorityError::Exists { path });
-        }
-        store::create_folder(folder)?;
-        let [key_path, index_path, certificate_path] =
-            [store::KEY, store::INDEX, store::CERTIFICATE].map(|name| folder.join(name));
-        // Whoever writes the key has the folder: another `init` at the same time ends here.
-        store::write(
-            &key_path,
-            key.to_pem().as_bytes(),
-            store::PRIVATE,
-            Existing::Keep,
-        )
-        .map_err(|error| match error {
-            StoreError::Exists { path } => AuthorityError::Exists { path },
-            other => other.into(),
-        })?;
-        store::create_empty(&index_path)?;
-        let index = Index::open(&index_path)?;
-        let authority = Self::assemble(key, certificate_pem, index, Some(folder))?;
-        authority.renew_list(revocation::LIST_LIFE)?;
-        store::write(
-            &certificate_path,
-            authority.certificate_pem.as_bytes(),
-            store::PUBLIC,
-            Existing::Keep,
-        )?;
-        Ok(authority)
-    }
-
     /// Opens the authority in `folder`. A revocation list that was signed but not written, because the
     /// program was ended in between, is written now.
     pub fn open(folder: &Path) -> Result<Self, AuthorityError> {
@@ -116,13 +97,20 @@ impl Authority {
                 folder: folder.to_owned(),
             });
         }
-        let certificate_pem = store::read(&certificate_path)?;
+        let own = store::read(&certificate_path)?;
+        let own = description::first_certificate(own.as_bytes()).ok_or(AuthorityError::Encoding)?;
+        let above = match store::read_if_any(&folder.join(store::CHAIN))? {
+            Some(text) => {
+                description::certificates(text.as_bytes()).ok_or(AuthorityError::Encoding)?
+            }
+            None => Vec::new(),
+        };
         let key_path = folder.join(store::KEY);
         let key = PrivateKey::from_pem(&store::read_key(&key_path)?)
             .map_err(|_| AuthorityError::Key { path: key_path })?;
         let index = Index::open(&folder.join(store::INDEX))?;
-        let authority = Self::assemble(key, certificate_pem, index, Some(folder))?;
-        authority.publish_list()?;
+        let mut authority = Self::assemble(key, Chain::new(own, above), index, Some(folder))?;
+        authority.repair(folder)?;
         Ok(authority)
     }
 
@@ -133,29 +121,71 @@ impl Authority {
 
     /// Makes an authority in memory according to `params`.
     pub fn ephemeral_with(params: &AuthorityParams) -> Result<Self, AuthorityError> {
-        let (key, certificate_pem) = generate(params)?;
-        Self::assemble(key, certificate_pem, Index::in_memory()?, None)
+        let (key, certificate) = generate(params)?;
+        let chain = Chain::new(certificate, Vec::new());
+        Self::assemble(key, chain, Index::in_memory()?, None)
     }
 
     /// Issues a certificate with a key of its own.
-    pub fn issue(&self, request: &IssueRequest) -> Result<Issued, AuthorityError> {
+    pub fn issue(&self, request: &IssueRequest) -> Result<Credential, AuthorityError> {
         let names = self.check(request)?;
         let key = PrivateKey::generate(request.key_type)?;
-        let (certificate_der, serial) = certificate::leaf(request, &names, &key, &self.issuer)?;
-        let issued = Issued {
-            certificate_pem: certificate::pem(&certificate_der),
+        let (issued, entry) = self.certify(request, &names, &key, OffsetDateTime::now_utc())?;
+        self.index().record(&entry)?;
+        Ok(Credential {
+            issued,
             key_pem: key.to_pem(),
-            authority_pem: self.certificate_pem.clone(),
+        })
+    }
+
+    /// Certifies the key of `csr` with what `request` says; nothing else of `csr` is taken, and a
+    /// `csr` that asks for more is refused.
+    pub fn sign(
+        &self,
+        csr: &CertificateRequest,
+        request: &IssueRequest,
+    ) -> Result<Issued, AuthorityError> {
+        let (issued, entry) = self.certify_request(csr, request, OffsetDateTime::now_utc())?;
+        self.index().record(&entry)?;
+        Ok(issued)
+    }
+
+    /// Certifies the key of `csr` as that of an authority below this one, which can issue client
+    /// certificates only. Its path length is always 0, whatever `params` says.
+    pub fn sign_authority(
+        &self,
+        csr: &CertificateRequest,
+        params: &AuthorityParams,
+    ) -> Result<Issued, AuthorityError> {
+        name::check_organisation(&params.name)?;
+        if self.facts.path_length == Some(0) {
+            return Err(AuthorityError::LeavesOnly);
+        }
+        self.check_validity(params.not_before, params.not_after)?;
+        let common_name = certificate::intermediate_common_name(&params.name);
+        csr.check(|wish| match wish {
+            Wish::CommonName(text) => *text == common_name,
+            Wish::Organisation(text) => *text == params.name,
+            // keyCertSign and cRLSign.
+            Wish::KeyUsage(bit) => [5, 6].contains(bit),
+            Wish::Authority | Wish::ClientAuth => true,
+            _ => false,
+        })?;
+        let (certificate_der, serial) = certificate::intermediate(params, csr.key(), &self.issuer)?;
+        let issued = Issued {
+            certificate_pem: self.with_intermediates(&certificate_der),
+            authority_pem: self.root_pem(),
             serial,
-            fingerprint: certificate::hex(digest(&SHA256, &certificate_der).as_ref()),
-            purpose: request.purpose,
-            principal: request.principal.clone(),
-            not_before: request.not_before.unix_timestamp(),
-            not_after: request.not_after.unix_timestamp(),
+            fingerprint: fingerprint(&certificate_der),
+            purpose: Purpose::Authority,
+            principal: params.name.clone(),
+            not_before: params.not_before.unix_timestamp(),
+            not_after: params.not_after.unix_timestamp(),
             certificate_der,
         };
-        let entry = self.entry(&issued, &names, &request.groups);
-        self.index().record(&entry)?;
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        self.index()
+            .record(&self.entry(&issued, &[], &[], None, now))?;
         Ok(issued)
     }
 
@@ -166,10 +196,30 @@ impl Authority {
 
     /// The certificate of the authority in DER.
     pub fn certificate_der(&self) -> &[u8] {
-        &self.certificate_der
+        self.chain.own()
     }
 
-    /// Last second of the authority's validity, Unix time.
+    /// The certificate of the root, in PEM: its own, unless it is an intermediate.
+    pub fn root_pem(&self) -> String {
+        certificate::pem(self.chain.root())
+    }
+
+    /// What a leaf of this authority is sent with, in DER: nothing, unless it is an intermediate.
+    pub fn intermediates_der(&self) -> &[Vec<u8>] {
+        self.chain.intermediates()
+    }
+
+    /// The organisation.
+    pub fn name(&self) -> &str {
+        &self.facts.name
+    }
+
+    /// What had to be put right when the authority was opened or made, in words.
+    pub fn repairs(&self) -> &[String] {
+        &self.repairs
+    }
+
+    /// Last second of the authority's validity and of those above it, Unix time.
     pub fn not_after(&self) -> i64 {
         self.not_after
     }
@@ -200,53 +250,110 @@ impl Authority {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Certifies the key of `csr`; not recorded yet.
+    pub(crate) fn certify_request(
+        &self,
+        csr: &CertificateRequest,
+        request: &IssueRequest,
+        now: OffsetDateTime,
+    ) -> Result<(Issued, Entry), AuthorityError> {
+        let names = self.check(request)?;
+        csr.check(|wish| match wish {
+            Wish::CommonName(text) => *text == request.principal,
+            Wish::Unit(text) => request.groups.contains(text),
+            Wish::EmailAddress(text) => names.contains(&Name::Email(text.clone())),
+            Wish::Name(name) => names.contains(name),
+            // digitalSignature.
+            Wish::KeyUsage(bit) => *bit == 0,
+            Wish::ClientAuth => request.purpose == Purpose::Client,
+            Wish::ServerAuth => request.purpose == Purpose::Gateway,
+            Wish::Organisation(_) | Wish::Authority | Wish::Other(_) => false,
+        })?;
+        self.certify(request, &names, csr.key(), now)
+    }
+
+    fn certify(
+        &self,
+        request: &IssueRequest,
+        names: &[Name],
+        key: &impl PublicKeyData,
+        now: OffsetDateTime,
+    ) -> Result<(Issued, Entry), AuthorityError> {
+        let (certificate_der, serial) = certificate::leaf(request, names, key, &self.issuer)?;
+        let (not_before, not_after) = (
+            request.not_before.unix_timestamp(),
+            request.not_after.unix_timestamp(),
+        );
+        let in_profile = request.danger_extended_key_usages.is_none()
+            && request.danger_subject_alt_names.is_none();
+        // A root's own profile is enough; what stands above an intermediate may forbid anything.
+        if in_profile && !self.chain.intermediates().is_empty() {
+            self.chain
+                .accepts(&certificate_der, request.purpose, not_after)
+                .map_err(|error| match error {
+                    webpki::Error::NameConstraintViolation => AuthorityError::ExcludedName,
+                    other => AuthorityError::NotAccepted(other),
+                })?;
+        }
+        let issued = Issued {
+            certificate_pem: self.with_intermediates(&certificate_der),
+            authority_pem: self.root_pem(),
+            serial,
+            fingerprint: fingerprint(&certificate_der),
+            purpose: request.purpose,
+            principal: request.principal.clone(),
+            not_before,
+            not_after,
+            certificate_der,
+        };
+        let device = request.device.clone();
+        let created = now.unix_timestamp();
+        let entry = self.entry(&issued, names, &request.groups, device, created);
+        Ok((issued, entry))
+    }
+
+    /// `der` and what it is sent with, in PEM.
+    pub(crate) fn with_intermediates(&self, der: &[u8]) -> String {
+        certificate::pem(der) + &self.chain.intermediates_pem()
+    }
+
     fn assemble(
         key: PrivateKey,
-        certificate_pem: String,
+        chain: Chain,
         index: Index,
         folder: Option<&Path>,
     ) -> Result<Self, AuthorityError> {
-        let certificate_der = description::first_certificate(certificate_pem.as_bytes())
-            .ok_or(AuthorityError::Encoding)?;
-        let not_after = {
-            let (_, parsed) = X509Certificate::from_der(&certificate_der)
-                .map_err(|_| AuthorityError::Encoding)?;
-            let signs = parsed
-                .key_usage()
-                .ok()
-                .flatten()
-                .is_some_and(|usage| usage.value.key_cert_sign());
-            if !parsed.is_ca() || !signs {
-                return Err(AuthorityError::NotAnAuthority);
-            }
-            if parsed.public_key().raw != key.subject_public_key_info() {
-                return Err(AuthorityError::KeyMismatch);
-            }
-            parsed.validity().not_after.timestamp()
-        };
-        let issuer = Issuer::from_ca_cert_der(&certificate_der.as_slice().into(), key)?;
+        let facts = Facts::read(chain.own(), &key)?;
+        let not_after = chain.not_after().ok_or(AuthorityError::Encoding)?;
+        let issuer = Issuer::from_ca_cert_der(&chain.own().into(), key)?;
         Ok(Self {
             issuer,
-            certificate_pem,
-            certificate_der,
+            certificate_pem: certificate::pem(chain.own()),
+            chain,
+            facts,
             not_after,
             index: Mutex::new(index),
             folder: folder.map(Path::to_owned),
             operator: operator::current(),
+            repairs: Vec::new(),
         })
     }
 
     fn check(&self, request: &IssueRequest) -> Result<Vec<Name>, AuthorityError> {
         name::check_groups(&request.groups)?;
-        if request.not_after <= request.not_before {
-            return Err(AuthorityError::Validity);
-        }
-        if request.not_after.unix_timestamp() > self.not_after {
-            return Err(AuthorityError::OutlivesAuthority {
-                not_after: description::date(self.not_after),
-            });
-        }
+        request
+            .device
+            .as_deref()
+            .map_or(Ok(()), name::check_device)?;
+        self.check_validity(request.not_before, request.not_after)?;
         let names = match request.purpose {
+            Purpose::Authority => return Err(AuthorityError::LeafOnly),
+            Purpose::Client if !self.facts.clients => {
+                return Err(AuthorityError::Purpose(Purpose::Client));
+            }
+            Purpose::Gateway if !self.facts.gateways => {
+                return Err(AuthorityError::Purpose(Purpose::Gateway));
+            }
             Purpose::Client if !request.names.is_empty() => {
                 return Err(AuthorityError::ClientNames);
             }
@@ -268,7 +375,30 @@ impl Authority {
         Ok(request.danger_subject_alt_names.clone().unwrap_or(names))
     }
 
-    fn entry(&self, issued: &Issued, names: &[Name], groups: &[String]) -> Entry {
+    fn check_validity(
+        &self,
+        not_before: OffsetDateTime,
+        not_after: OffsetDateTime,
+    ) -> Result<(), AuthorityError> {
+        if not_after <= not_before {
+            return Err(AuthorityError::Validity);
+        }
+        if not_after.unix_timestamp() > self.not_after {
+            return Err(AuthorityError::OutlivesAuthority {
+                not_after: description::date(self.not_after),
+            });
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &self,
+        issued: &Issued,
+        names: &[Name],
+        groups: &[String],
+        device: Option<String>,
+        created: i64,
+    ) -> Entry {
         Entry {
             serial: issued.serial.clone(),
             principal: issued.principal.clone(),
@@ -278,12 +408,47 @@ impl Authority {
             purpose: issued.purpose,
             not_before: issued.not_before,
             not_after: issued.not_after,
-            created: OffsetDateTime::now_utc().unix_timestamp(),
+            created,
             fingerprint: issued.fingerprint.clone(),
-            device: None,
+            device,
             revoked: None,
             certificate: issued.certificate_der.clone(),
         }
+    }
+}
+
+impl Facts {
+    /// Reads the certificate of an authority, which must be that of `key`.
+    fn read(certificate: &[u8], key: &PrivateKey) -> Result<Self, AuthorityError> {
+        let (_, parsed) =
+            X509Certificate::from_der(certificate).map_err(|_| AuthorityError::Encoding)?;
+        let usage = parsed.key_usage().ok().flatten();
+        // RFC 5280 §4.2.1.3: absent, it allows everything.
+        let signs = usage.is_none_or(|usage| usage.value.key_cert_sign());
+        if !parsed.is_ca() || !signs {
+            return Err(AuthorityError::NotAnAuthority);
+        }
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(AuthorityError::KeyMismatch);
+        }
+        let subject = parsed.subject();
+        let name = subject
+            .iter_organization()
+            .chain(subject.iter_common_name())
+            .find_map(|attribute| attribute.as_str().ok())
+            .map(description::printable)
+            .unwrap_or_default();
+        let purposes = parsed.extended_key_usage().ok().flatten();
+        let constraints = parsed.basic_constraints().ok().flatten();
+        // webpki wants it all along the chain, where it is present, and knows no wildcard.
+        Ok(Self {
+            name,
+            path_length: constraints.and_then(|found| found.value.path_len_constraint),
+            clients: purposes
+                .as_ref()
+                .is_none_or(|found| found.value.client_auth),
+            gateways: purposes.is_none_or(|found| found.value.server_auth),
+        })
     }
 }
 
@@ -328,6 +493,39 @@ pub enum AuthorityError {
     /// Key and certificate are not a pair.
     #[error("the key of the authority does not belong to its certificate")]
     KeyMismatch,
+    /// A certificate request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Certificates that are no chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The folder waits for the certificate of its authority.
+    #[error("{} waits for the certificate of its authority", path.display())]
+    Pending {
+        /// The request.
+        path: PathBuf,
+    },
+    /// The folder waits for nothing.
+    #[error("there is no request for the certificate of an authority in {}", folder.display())]
+    NotPending {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// An authority is made in other ways.
+    #[error("a certificate of this purpose is for an authority, not for an end of the tunnel")]
+    LeafOnly,
+    /// RFC 5280 §4.2.1.9.
+    #[error("the authority's own certificate allows no authority below it")]
+    LeavesOnly,
+    /// The extended key usage of an intermediate.
+    #[error("the authority's own certificate allows it to issue none for a {0}")]
+    Purpose(Purpose),
+    /// The name constraints of an intermediate or of its root.
+    #[error("the authority's own certificate excludes this name")]
+    ExcludedName,
+    /// Something else above an intermediate.
+    #[error("nobody would accept the certificate from this authority")]
+    NotAccepted(#[source] webpki::Error),
     /// The certificate may not sign others.
     #[error("the certificate of the authority is not one of an authority")]
     NotAnAuthority,
@@ -360,7 +558,7 @@ pub enum AuthorityError {
     Randomness,
 }
 
-fn generate(params: &AuthorityParams) -> Result<(PrivateKey, String), AuthorityError> {
+fn generate(params: &AuthorityParams) -> Result<(PrivateKey, Vec<u8>), AuthorityError> {
     name::check_organisation(&params.name)?;
     if params.path_length > 1 {
         return Err(AuthorityError::PathLength(params.path_length));
@@ -370,7 +568,11 @@ fn generate(params: &AuthorityParams) -> Result<(PrivateKey, String), AuthorityE
     }
     let key = PrivateKey::generate(params.key_type)?;
     let certificate = certificate::authority(params, &key)?;
-    Ok((key, certificate::pem(certificate.der())))
+    Ok((key, certificate.der().to_vec()))
+}
+
+fn fingerprint(der: &[u8]) -> String {
+    certificate::hex(digest(&SHA256, der).as_ref())
 }
 
 /// Replacing an authority means touching every device, and its key can stay offline.

@@ -1,22 +1,28 @@
 //! The profile of the certificates (RFC 5280): what an authority and its leaves look like.
 //!
-//! | | authority | gateway | client |
-//! | --- | --- | --- | --- |
-//! | basicConstraints | CA, path length 0 or 1 | no CA | no CA |
-//! | keyUsage | keyCertSign, cRLSign | digitalSignature | digitalSignature |
-//! | extendedKeyUsage | absent | serverAuth | clientAuth |
-//! | subjectAltName | absent | the principal, other names and addresses | the principal, once |
-//! | subject | O, CN = name | CN = principal | CN = principal, OU = each group |
+//! | | root | intermediate | gateway | client |
+//! | --- | --- | --- | --- | --- |
+//! | basicConstraints | CA, path length 0 or 1 | CA, path length 0 | no CA | no CA |
+//! | keyUsage | keyCertSign, cRLSign | keyCertSign, cRLSign | digitalSignature | digitalSignature |
+//! | extendedKeyUsage | absent | clientAuth | serverAuth | clientAuth |
+//! | nameConstraints | absent | no dNSName, no iPAddress | absent | absent |
+//! | subjectAltName | absent | absent | the principal, other names and addresses | the principal, once |
+//! | subject | O, CN = name | O, CN = name | CN = principal | CN = principal, OU = each group |
 //!
 //! All have a random serial number and key identifiers; keys are ECDSA P-256, or Ed25519 on request.
-//! No leaf serves both purposes, so that a stolen client key cannot pose as a gateway.
+//! No leaf serves both purposes, so that a stolen client key cannot pose as a gateway. Nor can
+//! whoever steals the key of an intermediate, which lives on a machine that is online: webpki wants
+//! the extended key usage all along the chain, and a gateway's names are excluded. rfc822Name
+//! is not constrained, because webpki refuses every certificate under a constraint of that kind.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, CidrSubnet, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyUsagePurpose, NameConstraints,
+    PublicKeyData, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
@@ -38,6 +44,8 @@ pub enum Purpose {
     Client,
     /// The server.
     Gateway,
+    /// Neither: an authority below this one.
+    Authority,
 }
 
 impl Purpose {
@@ -46,6 +54,7 @@ impl Purpose {
         match self {
             Self::Client => "client",
             Self::Gateway => "gateway",
+            Self::Authority => "authority",
         }
     }
 }
@@ -60,7 +69,7 @@ impl FromStr for Purpose {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Client, Self::Gateway]
+        [Self::Client, Self::Gateway, Self::Authority]
             .into_iter()
             .find(|purpose| purpose.name() == text)
             .ok_or(())
@@ -89,15 +98,15 @@ pub enum ExtendedKeyUsage {
     Any,
 }
 
-/// A certificate together with its key.
+/// A certificate that was issued; whose key it is for is elsewhere.
+#[derive(Clone)]
 pub struct Issued {
-    /// The certificate.
+    /// The certificate, then the intermediates between it and the root, as an end of the tunnel sends
+    /// them.
     pub certificate_pem: String,
-    /// The certificate, as it goes over the wire.
+    /// The certificate alone, in DER.
     pub certificate_der: Vec<u8>,
-    /// The private key in PKCS #8.
-    pub key_pem: Zeroizing<String>,
-    /// The certificate of the authority.
+    /// The certificate of the root.
     pub authority_pem: String,
     /// 32 hexadecimal digits.
     pub serial: String,
@@ -111,6 +120,30 @@ pub struct Issued {
     pub not_before: i64,
     /// Last second of validity, Unix time.
     pub not_after: i64,
+}
+
+/// A certificate together with its key, made in one step.
+pub struct Credential {
+    /// The certificate.
+    pub issued: Issued,
+    /// The private key in PKCS #8.
+    pub key_pem: Zeroizing<String>,
+}
+
+impl Deref for Credential {
+    type Target = Issued;
+
+    fn deref(&self) -> &Issued {
+        &self.issued
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("issued", &self.issued)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Issued {
@@ -129,27 +162,51 @@ pub(crate) fn authority(
     key: &PrivateKey,
 ) -> Result<Certificate, AuthorityError> {
     let mut certificate = base(params.not_before, params.not_after)?;
-    certificate
-        .distinguished_name
-        .push(DnType::OrganizationName, params.name.as_str());
-    let common_name = if params.name.chars().count() + SUFFIX.len() <= MAX_ATTRIBUTE {
-        format!("{}{SUFFIX}", params.name)
-    } else {
-        params.name.clone()
-    };
-    certificate
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    certificate.distinguished_name = authority_subject(&params.name, ROOT_SUFFIX);
     certificate.is_ca = IsCa::Ca(BasicConstraints::Constrained(params.path_length));
     certificate.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(certificate.self_signed(key)?)
+}
+
+/// The certificate of an authority below `issuer` that issues client certificates only.
+pub(crate) fn intermediate(
+    params: &AuthorityParams,
+    key: &impl PublicKeyData,
+    issuer: &Issuer<'_, PrivateKey>,
+) -> Result<(Vec<u8>, String), AuthorityError> {
+    let mut certificate = base(params.not_before, params.not_after)?;
+    ask_for_intermediate(&mut certificate, &params.name);
+    certificate.name_constraints = Some(NameConstraints {
+        permitted_subtrees: Vec::new(),
+        // An empty name is above all names, a mask of no bits above all addresses.
+        excluded_subtrees: vec![
+            GeneralSubtree::DnsName(String::new()),
+            GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])),
+            GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])),
+        ],
+    });
+    let serial = serial_of(&certificate);
+    Ok((certificate.signed_by(key, issuer)?.der().to_vec(), serial))
+}
+
+/// What an intermediate has, as far as a request can ask for it.
+pub(crate) fn ask_for_intermediate(certificate: &mut CertificateParams, name: &str) {
+    certificate.distinguished_name = authority_subject(name, INTERMEDIATE_SUFFIX);
+    certificate.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    certificate.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+}
+
+/// The common name of an intermediate.
+pub(crate) fn intermediate_common_name(name: &str) -> String {
+    common_name(name, INTERMEDIATE_SUFFIX)
 }
 
 /// The certificate that `request` asks for, with `names` as its alternative names.
 pub(crate) fn leaf(
     request: &IssueRequest,
     names: &[Name],
-    key: &PrivateKey,
+    key: &impl PublicKeyData,
     issuer: &Issuer<'_, PrivateKey>,
 ) -> Result<(Vec<u8>, String), AuthorityError> {
     let mut certificate = base(request.not_before, request.not_after)?;
@@ -174,21 +231,18 @@ pub(crate) fn leaf(
                 ExtendedKeyUsage::Any => ExtendedKeyUsagePurpose::Any,
             })
             .collect(),
-        None => vec![match request.purpose {
-            Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
-            Purpose::Gateway => ExtendedKeyUsagePurpose::ServerAuth,
-        }],
+        None => match request.purpose {
+            Purpose::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Purpose::Gateway => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Purpose::Authority => return Err(AuthorityError::LeafOnly),
+        },
     };
     // An explicit "not a CA" makes rcgen write the subject key identifier, too.
     certificate.is_ca = IsCa::ExplicitNoCa;
-    let serial = certificate
-        .serial_number
-        .as_ref()
-        .map(SerialNumber::to_bytes)
-        .unwrap_or_default();
+    let serial = serial_of(&certificate);
     let signed = certificate.signed_by(key, issuer)?;
     let der = subject::with_units(signed.der(), &request.groups, issuer.key())?;
-    Ok((der, hex(&serial)))
+    Ok((der, serial))
 }
 
 /// The certificate `der` in PEM, RFC 7468 §5.
@@ -205,6 +259,25 @@ pub(crate) fn armoured(label: &str, der: &[u8]) -> String {
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn authority_subject(name: &str, suffix: &str) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, name);
+    subject.push(DnType::CommonName, common_name(name, suffix));
+    subject
+}
+
+fn common_name(name: &str, suffix: &str) -> String {
+    let room = MAX_ATTRIBUTE - suffix.len();
+    // Cut rather than without the suffix: root and intermediate of one organisation must differ.
+    let name: String = name.chars().take(room).collect();
+    format!("{}{suffix}", name.trim_end())
+}
+
+fn serial_of(certificate: &CertificateParams) -> String {
+    let serial = certificate.serial_number.as_ref();
+    hex(&serial.map(SerialNumber::to_bytes).unwrap_or_default())
 }
 
 fn base(
@@ -231,7 +304,8 @@ fn serial() -> Result<SerialNumber, AuthorityError> {
     Ok(SerialNumber::from_slice(&serial))
 }
 
-fn alternative_name(name: &Name) -> Result<SanType, rcgen::Error> {
+/// `name` as it stands in a certificate.
+pub(crate) fn alternative_name(name: &Name) -> Result<SanType, rcgen::Error> {
     Ok(match name {
         Name::Email(text) => SanType::Rfc822Name(text.as_str().try_into()?),
         Name::Uri(text) => SanType::URI(text.as_str().try_into()?),
@@ -241,4 +315,6 @@ fn alternative_name(name: &Name) -> Result<SanType, rcgen::Error> {
 }
 
 /// Tells the authority from a gateway or a person of the same name in lists of certificates.
-const SUFFIX: &str = " Adit CA";
+const ROOT_SUFFIX: &str = " Adit CA";
+/// And an intermediate from its root.
+const INTERMEDIATE_SUFFIX: &str = " Adit Client CA";

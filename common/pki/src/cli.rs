@@ -135,6 +135,10 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer, Failure> {
     match &cli.command {
         Command::Init { name } => {
             let authority = Authority::create(&folder, &AuthorityParams::new(name.as_str()))?;
+            authority
+                .repairs()
+                .iter()
+                .for_each(|repair| console.note(repair));
             console.detail(&format!(
                 "made the authority `{name}`, valid until {}; its key is {}",
                 adit_pki::description::date(authority.not_after()),
@@ -203,8 +207,10 @@ fn default_folder() -> PathBuf {
 }
 
 fn purpose(text: &str) -> Result<Purpose, &'static str> {
-    text.parse()
-        .map_err(|()| "the purpose is `client` or `gateway`")
+    match text.parse() {
+        Ok(purpose @ (Purpose::Client | Purpose::Gateway)) => Ok(purpose),
+        _ => Err("the purpose is `client` or `gateway`"),
+    }
 }
 
 fn reason(text: &str) -> Result<Reason, String> {

@@ -25,6 +25,18 @@ pub fn first_certificate(text: &[u8]) -> Option<Vec<u8>> {
     (pem.label == "CERTIFICATE").then_some(pem.contents)
 }
 
+/// Every certificate in `text`, in DER; nothing of it if one of them is broken.
+pub fn certificates(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(begin) = rest.windows(BEGIN.len()).position(|window| window == BEGIN) {
+        rest = &rest[begin..];
+        found.push(first_certificate(rest)?);
+        rest = &rest[BEGIN.len()..];
+    }
+    Some(found)
+}
+
 /// The certificate `der` in words, one line for each fact.
 pub fn describe(der: &[u8], now: i64) -> Result<String, DescriptionError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| DescriptionError)?;
@@ -154,7 +166,7 @@ fn address(bytes: &[u8]) -> String {
 }
 
 /// The certificate may come from anywhere, and the text goes to a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|character| {
             if character.is_control() {

@@ -249,7 +249,7 @@ fn json(list: &[String]) -> String {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Raised with every change of the schema.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
     CREATE TABLE certificate (
@@ -258,7 +258,7 @@ const SCHEMA: &str = "
         names TEXT NOT NULL,
         groups TEXT NOT NULL,
         issued_by TEXT NOT NULL,
-        purpose TEXT NOT NULL CHECK (purpose IN ('client', 'gateway')),
+        purpose TEXT NOT NULL CHECK (purpose IN ('client', 'gateway', 'authority')),
         not_before INTEGER NOT NULL,
         not_after INTEGER NOT NULL,
         created INTEGER NOT NULL,
@@ -347,7 +347,7 @@ pub(super) mod tests {
             .unwrap();
         assert!(matches!(
             Index::open(file.path()),
-            Err(IndexError::Version { version: 3 })
+            Err(IndexError::Version { version: 4 })
         ));
     }
 

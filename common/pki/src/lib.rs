@@ -20,6 +20,8 @@
 
 pub mod authority;
 pub mod certificate;
+mod chain;
+pub mod csr;
 pub mod description;
 pub mod index;
 pub mod name;
@@ -30,7 +32,9 @@ pub mod revocation;
 pub mod store;
 
 pub use authority::{Authority, AuthorityError, AuthorityParams};
-pub use certificate::{ExtendedKeyUsage, Issued, KeyType, Purpose};
+pub use certificate::{Credential, ExtendedKeyUsage, Issued, KeyType, Purpose};
+pub use chain::ChainError;
+pub use csr::CertificateRequest;
 pub use name::Name;
 pub use request::IssueRequest;
 pub use revocation::{Reason, Revocation};

@@ -95,6 +95,11 @@ pub fn check_organisation(text: &str) -> Result<(), NameError> {
     }
 }
 
+/// Checks the name of a device, which is for people to read and decides nothing.
+pub fn check_device(text: &str) -> Result<(), NameError> {
+    check_organisation(text).map_err(|_| NameError::Device(text.to_owned()))
+}
+
 /// Why a name was refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum NameError {
@@ -113,6 +118,9 @@ pub enum NameError {
     /// More groups than a gateway reads.
     #[error("{0} groups are more than the {MAX_GROUPS} that a gateway reads")]
     TooManyGroups(usize),
+    /// No name for a device.
+    #[error("`{0}` is not a name for a device: 1 to 64 characters without control characters")]
+    Device(String),
     /// No name for an authority.
     #[error("`{0}` is not a name for an authority: 1 to 64 characters without control characters")]
     Organisation(String),

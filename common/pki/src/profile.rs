@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use toml::Value;
 use zeroize::Zeroizing;
 
-use crate::certificate::Issued;
+use crate::certificate::Credential;
 
 /// What goes into a profile.
 #[derive(Clone, Copy)]
@@ -28,15 +28,15 @@ pub struct Profile<'a> {
 }
 
 impl<'a> Profile<'a> {
-    /// The profile of the holder of `issued` for gateways of the same authority.
-    pub fn new(issued: &'a Issued, gateways: &'a [String]) -> Self {
+    /// The profile of the holder of `credential` for gateways of the same root.
+    pub fn new(credential: &'a Credential, gateways: &'a [String]) -> Self {
         Self {
             gateways,
             server_name: None,
-            principal: &issued.principal,
-            certificate_pem: &issued.certificate_pem,
-            key_pem: &issued.key_pem,
-            authority_pem: &issued.authority_pem,
+            principal: &credential.principal,
+            certificate_pem: &credential.certificate_pem,
+            key_pem: &credential.key_pem,
+            authority_pem: &credential.authority_pem,
         }
     }
 }

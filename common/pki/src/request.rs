@@ -1,8 +1,8 @@
 //! What an authority is asked to certify.
 //!
 //! [`IssueRequest::client`] and [`IssueRequest::gateway`] give the ordinary certificates; every
-//! field may be changed before [`Authority::issue`](crate::Authority::issue) is called. The fields
-//! that start with `danger_` produce certificates outside the profile, so that the refusal of such
+//! field may be changed before [`Authority::issue`](crate::Authority::issue) or
+//! [`Authority::sign`](crate::Authority::sign) is called. The fields that start with `danger_` produce certificates outside the profile, so that the refusal of such
 //! certificates can be tested.
 
 use time::{Duration, OffsetDateTime};
@@ -10,7 +10,7 @@ use time::{Duration, OffsetDateTime};
 use crate::certificate::{ExtendedKeyUsage, KeyType, Purpose};
 use crate::name::Name;
 
-/// A request for one certificate and its key.
+/// A request for one certificate.
 #[derive(Clone, Debug)]
 pub struct IssueRequest {
     /// Which end of the tunnel the certificate is for.
@@ -25,8 +25,10 @@ pub struct IssueRequest {
     pub not_before: OffsetDateTime,
     /// Last moment of validity, in whole seconds.
     pub not_after: OffsetDateTime,
-    /// Kind of key to make.
+    /// Kind of key to make; without meaning where the key is there already.
     pub key_type: KeyType,
+    /// The device that holds the key, for people to read.
+    pub device: Option<String>,
     /// Replaces the extended key usage that follows from the purpose; an empty list leaves the
     /// extension out.
     pub danger_extended_key_usages: Option<Vec<ExtendedKeyUsage>>,
@@ -56,6 +58,7 @@ impl IssueRequest {
             not_before: now - SKEW,
             not_after: now + DEFAULT_VALIDITY,
             key_type: KeyType::EcdsaP256,
+            device: None,
             danger_extended_key_usages: None,
             danger_subject_alt_names: None,
         }

@@ -142,24 +142,29 @@ impl Authority {
         Ok(self.index().list()?)
     }
 
-    /// Writes the newest list to the folder, unless it is there.
-    pub(crate) fn publish_list(&self) -> Result<(), AuthorityError> {
+    /// Writes the newest list to the folder, unless it is there; true if it was not. Nobody else
+    /// writes it meanwhile, so that what an interrupted writer left behind can be removed, too.
+    pub(crate) fn publish_list(&self) -> Result<bool, AuthorityError> {
         let Some(folder) = self.folder() else {
-            return Ok(());
+            return Ok(false);
         };
         let path = folder.join(store::LIST);
+        let mut written = false;
         self.index().publish_list(|list| {
+            store::remove_temporary(folder, store::LIST)?;
             let pem = certificate::armoured("X509 CRL", &list.der);
             if store::read(&path).is_ok_and(|old| old == pem) {
-                return Ok(());
+                return Ok::<(), AuthorityError>(());
             }
+            written = true;
             Ok(store::write(
                 &path,
                 pem.as_bytes(),
                 store::PUBLIC,
                 Existing::Replace,
             )?)
-        })
+        })?;
+        Ok(written)
     }
 
     fn issue_list(

@@ -22,6 +22,10 @@ pub const KEY: &str = "ca.key";
 pub const INDEX: &str = "index.db";
 /// The newest revocation list.
 pub const LIST: &str = "crl.pem";
+/// What stands above an intermediate, the root last. Not there for a root.
+pub const CHAIN: &str = "chain.pem";
+/// The request for the certificate, of an authority that another one signs.
+pub const REQUEST: &str = "ca.csr";
 
 /// What a new file does to an old one of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +75,7 @@ pub(crate) fn create_empty(path: &Path) -> Result<(), StoreError> {
     write(path, b"", PRIVATE, Existing::Keep)
 }
 
-/// Creates the folder of an authority, or takes an empty one; nobody else may enter it.
+/// Creates the folder of an authority, unless it is there.
 pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Write {
         path: path.to_owned(),
@@ -81,16 +85,94 @@ pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
         fs::create_dir_all(parent).map_err(failed)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => return other.map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(failed),
     }
-    // Closing a folder that is in use for something else would break that.
-    if fs::read_dir(path).map_err(failed)?.next().is_some() {
-        return Err(StoreError::NotEmpty {
+}
+
+/// Lets nobody else enter the folder of an authority.
+pub(crate) fn close_folder(path: &Path) -> Result<(), StoreError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|source| {
+        StoreError::Write {
             path: path.to_owned(),
-        });
+            source,
+        }
+    })
+}
+
+/// Waits for whoever else makes or changes the authority in `folder`; until the file is closed, the
+/// others wait.
+pub(crate) fn lock(folder: &Path) -> Result<File, StoreError> {
+    let locked = File::open(folder).and_then(|file| file.lock().map(|()| file));
+    locked.map_err(|source| StoreError::Read {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+/// The same without waiting; `None` if somebody else has it.
+pub(crate) fn try_lock(folder: &Path) -> Result<Option<File>, StoreError> {
+    let failed = |source| StoreError::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    let file = File::open(folder).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// The files of a folder, if all of them are such as an authority has.
+pub(crate) fn leftovers(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut found = Vec::new();
+    for name in names(folder)? {
+        let known = FILES.contains(&name.as_str())
+            || FILES.iter().any(|file| is_temporary(&name, file))
+            || name == JOURNAL;
+        if !known {
+            // Closing a folder that is in use for something else would break that.
+            return Err(StoreError::NotEmpty {
+                path: folder.to_owned(),
+            });
+        }
+        found.push(folder.join(name));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes what writers of `name` that were ended left in `folder`, and says what it was.
+pub(crate) fn remove_temporary(folder: &Path, name: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let mut removed = Vec::new();
+    for found in names(folder)? {
+        if is_temporary(&found, name) {
+            let path = folder.join(found);
+            remove(&path)?;
+            removed.push(path);
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes a file.
+pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
+    fs::remove_file(path).map_err(|source| StoreError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads a text file that need not be there.
+pub(crate) fn read_if_any(path: &Path) -> Result<Option<String>, StoreError> {
+    match read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads a text file.
@@ -188,6 +270,39 @@ fn create_beside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     }
 }
 
+/// What is in a folder; names that are not text belong to nobody here.
+fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let failed = |source| StoreError::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        names.push(
+            entry
+                .map_err(failed)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned(),
+        );
+    }
+    Ok(names)
+}
+
+/// Whether `found` is a name that [`create_beside`] gives when it writes `name`.
+fn is_temporary(found: &str, name: &str) -> bool {
+    let middle = found
+        .strip_prefix('.')
+        .and_then(|rest| rest.strip_prefix(name))
+        .and_then(|rest| rest.strip_prefix('.'))
+        .and_then(|rest| rest.strip_suffix(".tmp"));
+    middle.is_some_and(|middle| {
+        middle
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'-')
+    })
+}
+
 /// Makes the name of a file as durable as its content.
 fn sync_folder(path: &Path) -> Result<(), StoreError> {
     let folder = match path.parent() {
@@ -201,6 +316,12 @@ fn sync_folder(path: &Path) -> Result<(), StoreError> {
             source,
         })
 }
+
+/// Everything that the folder of an authority has.
+const FILES: [&str; 6] = [CERTIFICATE, KEY, INDEX, LIST, CHAIN, REQUEST];
+
+/// What SQLite has beside the index while it writes.
+const JOURNAL: &str = "index.db-journal";
 
 /// For the owner alone.
 pub const PRIVATE: u32 = 0o600;

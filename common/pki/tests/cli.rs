@@ -142,13 +142,24 @@ fn a_second_init_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn an_interrupted_init_is_recognised() {
+fn an_interrupted_init_is_begun_again_unless_something_was_issued() {
     let desk = Desk::with_authority();
+    let before = desk.read("ca/ca.key");
+    fs::remove_file(desk.path("ca/ca.pem")).unwrap();
+    fs::write(desk.path("ca/.ca.pem.4711-0.tmp"), "half").unwrap();
+    let issue = ["issue", "alice@example.com", "--gateway", "vpn.example.com"];
+    desk.run(&issue).refused(2, "no authority", "init");
+    let outcome = desk.run(&["init"]).expect(0);
+    for file in ["ca.key", "index.db", "crl.pem", ".ca.pem.4711-0.tmp"] {
+        let note = format!("note: ca/{file} was left by a program that was ended");
+        assert!(outcome.stderr.contains(&note), "{file}: {outcome:?}");
+    }
+    assert_ne!(desk.read("ca/ca.key"), before);
+
+    desk.run(&issue).expect(0);
     fs::remove_file(desk.path("ca/ca.pem")).unwrap();
     desk.run(&["init"])
-        .refused(2, "ca/ca.key exists", "interrupted");
-    desk.run(&["issue", "alice@example.com", "--gateway", "vpn.example.com"])
-        .refused(2, "no authority", "init");
+        .refused(2, "ca/index.db exists", "ca/ca.pem was lost");
 }
 
 #[test]

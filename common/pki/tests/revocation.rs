@@ -43,7 +43,7 @@ impl Desk {
 
     fn issue(&self, principal: &str) -> String {
         let issued = self.authority().issue(&IssueRequest::client(principal));
-        issued.unwrap().serial
+        issued.unwrap().issued.serial
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -150,7 +150,7 @@ fn the_list_names_each_reason_of_the_rfc_and_its_moment() {
     let authority = Authority::ephemeral("Example Corp").unwrap();
     for reason in Reason::ALL {
         let issued = authority.issue(&IssueRequest::client("a.example.com"));
-        let serial = issued.unwrap().serial;
+        let serial = issued.unwrap().issued.serial;
         let before = OffsetDateTime::now_utc().unix_timestamp();
         let list = authority
             .revoke(std::slice::from_ref(&serial), reason, WEEK)

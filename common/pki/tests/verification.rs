@@ -29,7 +29,7 @@ fn verify(
     let leaf = CertificateDer::from(issued.certificate_der.as_slice());
     let usage = match usage {
         Purpose::Client => KeyUsage::client_auth(),
-        Purpose::Gateway => KeyUsage::server_auth(),
+        _ => KeyUsage::server_auth(),
     };
     let time =
         UnixTime::since_unix_epoch(Duration::from_secs(time.unix_timestamp().unsigned_abs()));
@@ -198,7 +198,7 @@ fn the_extensions_follow_the_profile() {
     let (_, root) = X509Certificate::from_der(authority.certificate_der()).unwrap();
     let constraints = root.basic_constraints().unwrap().unwrap();
     assert!(constraints.critical && constraints.value.ca);
-    assert_eq!(constraints.value.path_len_constraint, Some(0));
+    assert_eq!(constraints.value.path_len_constraint, Some(1));
     let usage = root.key_usage().unwrap().unwrap();
     assert!(usage.critical);
     assert_eq!(usage.value.flags, 0b110_0000);

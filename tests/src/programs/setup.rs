@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
-use adit_pki::{Authority, IssueRequest, Issued};
+use adit_pki::{Authority, Credential, IssueRequest};
 use anyhow::{Context, Result, bail};
 use toml::{Table, Value};
 
@@ -155,7 +155,7 @@ impl Setup {
 
     /// Issues certificates of the gateway's own authority that are valid until these moments, since 1970: what a
     /// profile and a roster are made of.
-    pub fn issue_until(&self, until: &[(&str, i64)], groups: &[&str]) -> Result<Vec<Issued>> {
+    pub fn issue_until(&self, until: &[(&str, i64)], groups: &[&str]) -> Result<Vec<Credential>> {
         let authority = Authority::open(&self.authority())?;
         let issue = until.iter().map(|(principal, end)| {
             let request = IssueRequest::client(*principal).with_groups(groups.iter().copied());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use adit_pki::{Authority, IssueRequest, Issued};
+use adit_pki::{Authority, Credential, IssueRequest};
 use adit_tunnel::tls::{self, Algorithms, Credentials, GatewayVerifier, QuicClient};
 use anyhow::{Context, Result, ensure};
 use rustls::pki_types::pem::PemObject;
@@ -36,21 +36,21 @@ impl Roster {
     }
 
     /// Holders of these certificates, which the gateway's own authority issued.
-    pub fn of(setup: &Setup, issued: Vec<Issued>) -> Result<Self> {
+    pub fn of(setup: &Setup, issued: Vec<Credential>) -> Result<Self> {
         Self::believing(anchors(setup)?, issued.into_iter().map(Ok))
     }
 
     fn believing(
         anchors: Vec<CertificateDer<'static>>,
-        issued: impl Iterator<Item = Result<Issued>>,
+        issued: impl Iterator<Item = Result<Credential>>,
     ) -> Result<Self> {
         let algorithms = Algorithms::for_this_cpu();
         let verifier = GatewayVerifier::new(anchors, &Arc::new(algorithms.provider()))?;
         let members = issued.map(|issued| {
-            let issued = issued?;
+            let member = issued?;
             let credentials = Credentials {
-                chain: vec![issued.certificate_der.into()],
-                key: PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?,
+                chain: vec![member.issued.certificate_der.into()],
+                key: PrivateKeyDer::from_pem_slice(member.key_pem.as_bytes())?,
             };
             let (verifier, time) = (Arc::clone(&verifier), Arc::new(DefaultTimeProvider));
             Ok(tls::client_config(algorithms, credentials, verifier, time)?)

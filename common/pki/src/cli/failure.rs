@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use adit_pki::AuthorityError;
+use adit_pki::csr::RequestError;
 use adit_pki::index::IndexError;
 use adit_pki::name::NameError;
 use adit_pki::store::{self, StoreError};
+use adit_pki::{AuthorityError, ChainError};
 
 /// Why a command was not carried out.
 #[derive(Debug)]
@@ -103,8 +104,35 @@ impl From<IndexError> for Failure {
 
 fn judge(error: &AuthorityError) -> (Fault, Option<String>) {
     match error {
-        AuthorityError::Name(_) | AuthorityError::Validity | AuthorityError::PathLength(_) => {
-            (Fault::Input, None)
+        AuthorityError::Name(_)
+        | AuthorityError::Validity
+        | AuthorityError::PathLength(_)
+        | AuthorityError::LeafOnly
+        | AuthorityError::NotAccepted(_) => (Fault::Input, None),
+        AuthorityError::Request(RequestError::AsksForMore(_)) => (
+            Fault::Input,
+            Some("have the request made anew without it, or grant it; `openssl req -text` shows all of it".to_owned()),
+        ),
+        AuthorityError::Request(_) => {
+            (Fault::Input, Some("`adit-ca request` makes one, on the device".to_owned()))
+        }
+        AuthorityError::Chain(ChainError::Incomplete { .. }) => (
+            Fault::Input,
+            Some("give the certificates of all issuers up to the root: --certificate may be repeated".to_owned()),
+        ),
+        AuthorityError::Chain(_) => (
+            Fault::Input,
+            Some("have the authority sign ca.csr again, as an authority that may sign certificates and revocation lists".to_owned()),
+        ),
+        AuthorityError::Pending { .. } => (
+            Fault::Input,
+            Some("when the other authority has signed the request, run `adit-ca init --certificate FILE`".to_owned()),
+        ),
+        AuthorityError::NotPending { .. } => {
+            (Fault::Input, Some("make one with `adit-ca init --request`".to_owned()))
+        }
+        AuthorityError::LeavesOnly | AuthorityError::Purpose(_) | AuthorityError::ExcludedName => {
+            (Fault::Input, Some("use the folder of the authority above it".to_owned()))
         }
         AuthorityError::Exists { path } if path.ends_with(store::CERTIFICATE) => (
             Fault::Input,
@@ -113,7 +141,7 @@ fn judge(error: &AuthorityError) -> (Fault, Option<String>) {
         AuthorityError::Exists { path } => (
             Fault::Input,
             Some(format!(
-                "if {} is missing, an earlier `init` was interrupted before anything could be issued: remove the folder and run `adit-ca init` again",
+                "{} was lost: restore the authority's folder from its backup, or choose another with --dir",
                 path.with_file_name(store::CERTIFICATE).display(),
             )),
         ),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use adit_pki::index::State;
 use adit_pki::profile::{self, Profile};
 use adit_pki::store::{self, Existing, StoreError};
-use adit_pki::{Authority, IssueRequest, Issued, Name, Purpose, description};
+use adit_pki::{Authority, Credential, IssueRequest, Name, Purpose, description};
 use rustix::fs::Access;
 use time::{Duration, OffsetDateTime};
 
@@ -34,7 +34,7 @@ pub(super) fn run(console: &Console, folder: &Path, args: &IssueArgs) -> Result<
     let authority = Authority::open(folder)?;
     let gateways = match args.purpose {
         Purpose::Client if given.is_empty() => vec![only_gateway(console, &authority)?],
-        Purpose::Client | Purpose::Gateway => given,
+        _ => given,
     };
     let issued = authority.issue(&request(args))?;
     console.detail(&format!(
@@ -73,7 +73,7 @@ impl Files {
         };
         match args.purpose {
             Purpose::Client => Ok(Self::Profile(output("toml"))),
-            Purpose::Gateway => {
+            Purpose::Gateway | Purpose::Authority => {
                 let certificate = output("pem");
                 // Not `with_extension`: it would take `.com` off `vpn.example.com`.
                 let key = match certificate.extension() {
@@ -140,7 +140,7 @@ impl Files {
     fn write(
         &self,
         args: &IssueArgs,
-        issued: &Issued,
+        issued: &Credential,
         gateways: &[String],
     ) -> Result<(), StoreError> {
         let existing = if args.force {
