@@ -11,22 +11,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rcgen::{Issuer, PublicKeyData};
 use ring::digest::{SHA256, digest};
-use thiserror::Error;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certificate::key::PrivateKey;
 use crate::certificate::{self, Credential, Issued, KeyType, Purpose};
-use crate::chain::{Chain, ChainError};
-use crate::csr::{CertificateRequest, RequestError, Wish};
+use crate::chain::Chain;
+use crate::csr::{CertificateRequest, Wish};
 use crate::description;
-use crate::index::{Entry, Index, IndexError};
-use crate::name::{self, Name, NameError};
+use crate::index::{Entry, Index};
+use crate::name::{self, Name};
 use crate::operator;
 use crate::request::{IssueRequest, SKEW};
-use crate::store::{self, StoreError};
+use crate::store;
 
+mod error;
 mod founding;
+
+pub use error::AuthorityError;
 
 /// What a new authority is to be like.
 #[derive(Clone, Debug)]
@@ -128,9 +130,8 @@ impl Authority {
 
     /// Issues a certificate with a key of its own.
     pub fn issue(&self, request: &IssueRequest) -> Result<Credential, AuthorityError> {
-        let names = self.check(request)?;
         let key = PrivateKey::generate(request.key_type)?;
-        let (issued, entry) = self.certify(request, &names, &key, OffsetDateTime::now_utc())?;
+        let (issued, entry) = self.certify_key(request, &key, OffsetDateTime::now_utc())?;
         self.index().record(&entry)?;
         Ok(Credential {
             issued,
@@ -270,6 +271,32 @@ impl Authority {
             Wish::Organisation(_) | Wish::Authority | Wish::Other(_) => false,
         })?;
         self.certify(request, &names, csr.key(), now)
+    }
+
+    /// Certifies `key` as `request` says; not recorded yet.
+    pub(crate) fn certify_key(
+        &self,
+        request: &IssueRequest,
+        key: &PrivateKey,
+        now: OffsetDateTime,
+    ) -> Result<(Issued, Entry), AuthorityError> {
+        let names = self.check(request)?;
+        self.certify(request, &names, key, now)
+    }
+
+    /// What was issued as `entry`, again.
+    pub(crate) fn issued(&self, entry: &Entry) -> Issued {
+        Issued {
+            certificate_pem: self.with_intermediates(&entry.certificate),
+            certificate_der: entry.certificate.clone(),
+            authority_pem: self.root_pem(),
+            serial: entry.serial.clone(),
+            fingerprint: entry.fingerprint.clone(),
+            purpose: entry.purpose,
+            principal: entry.principal.clone(),
+            not_before: entry.not_before,
+            not_after: entry.not_after,
+        }
     }
 
     fn certify(
@@ -458,104 +485,6 @@ impl fmt::Debug for Authority {
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
-}
-
-/// Why an authority could not be made, opened or used.
-#[derive(Debug, Error)]
-pub enum AuthorityError {
-    /// A name against the rules.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// The index.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// A file.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The folder holds an authority, or part of one.
-    #[error("there is an authority already: {} exists", path.display())]
-    Exists {
-        /// The file that was found.
-        path: PathBuf,
-    },
-    /// The folder holds none.
-    #[error("there is no authority in {}", folder.display())]
-    Missing {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// The file of the key holds none.
-    #[error("{} holds no private key that can be used", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Key and certificate are not a pair.
-    #[error("the key of the authority does not belong to its certificate")]
-    KeyMismatch,
-    /// A certificate request.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    /// Certificates that are no chain.
-    #[error(transparent)]
-    Chain(#[from] ChainError),
-    /// The folder waits for the certificate of its authority.
-    #[error("{} waits for the certificate of its authority", path.display())]
-    Pending {
-        /// The request.
-        path: PathBuf,
-    },
-    /// The folder waits for nothing.
-    #[error("there is no request for the certificate of an authority in {}", folder.display())]
-    NotPending {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// An authority is made in other ways.
-    #[error("a certificate of this purpose is for an authority, not for an end of the tunnel")]
-    LeafOnly,
-    /// RFC 5280 §4.2.1.9.
-    #[error("the authority's own certificate allows no authority below it")]
-    LeavesOnly,
-    /// The extended key usage of an intermediate.
-    #[error("the authority's own certificate allows it to issue none for a {0}")]
-    Purpose(Purpose),
-    /// The name constraints of an intermediate or of its root.
-    #[error("the authority's own certificate excludes this name")]
-    ExcludedName,
-    /// Something else above an intermediate.
-    #[error("nobody would accept the certificate from this authority")]
-    NotAccepted(#[source] webpki::Error),
-    /// The certificate may not sign others.
-    #[error("the certificate of the authority is not one of an authority")]
-    NotAnAuthority,
-    /// The end is not after the beginning.
-    #[error("the validity ends before it begins")]
-    Validity,
-    /// The path length is neither 0 nor 1.
-    #[error("the path length of an authority is 0 or 1, not {0}")]
-    PathLength(u8),
-    /// It would be worthless in its last days, and nobody would see why.
-    #[error("the certificate would be valid beyond its authority, which ends on {not_after}")]
-    OutlivesAuthority {
-        /// The authority's last day.
-        not_after: String,
-    },
-    /// Other names belong to gateways.
-    #[error("a client certificate has no names besides its principal")]
-    ClientNames,
-    /// Groups belong to clients.
-    #[error("a gateway certificate has no groups")]
-    GatewayGroups,
-    /// A certificate that cannot be parsed.
-    #[error("the certificate is not well-formed")]
-    Encoding,
-    /// The cryptographic library refused.
-    #[error("making the certificate failed")]
-    Signing(#[from] rcgen::Error),
-    /// The operating system has none to give.
-    #[error("the system gives no random numbers")]
-    Randomness,
 }
 
 fn generate(params: &AuthorityParams) -> Result<(PrivateKey, Vec<u8>), AuthorityError> {

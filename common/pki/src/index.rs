@@ -1,5 +1,5 @@
-//! The index: one row for every certificate that a folder's authority issued, and the newest
-//! revocation list.
+//! The index: one row for every certificate that a folder's authority issued, its invitations, and
+//! the newest revocation list.
 //!
 //! Guarantee: a row is on the disk before [`Index::record`] returns, a revocation together with the
 //! list that says so before [`Index::issue_list`] does, and several processes may write at once.
@@ -16,9 +16,11 @@ use thiserror::Error;
 use crate::certificate::Purpose;
 use crate::revocation::Revocation;
 
+mod invitations;
 mod lists;
 
-pub use lists::List;
+pub(crate) use invitations::Standing;
+pub use lists::{List, Stopped};
 
 /// An open index.
 pub struct Index {
@@ -123,6 +125,7 @@ impl Index {
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             if version(&transaction)? == 0 {
                 transaction.execute_batch(SCHEMA)?;
+                transaction.execute_batch(invitations::SCHEMA)?;
                 transaction.pragma_update(None, "user_version", VERSION)?;
             }
             transaction.commit()?;
@@ -133,29 +136,15 @@ impl Index {
         }
     }
 
-    /// Adds a certificate; it is on the disk when this returns.
+    /// Adds a certificate that an operator issued; it is on the disk when this returns. If everything of
+    /// its principal was revoked before, it may be renewed again from now on.
     pub fn record(&mut self, entry: &Entry) -> Result<(), IndexError> {
         // Immediate: to wait for another writer at the start, where waiting is possible.
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute(
-            INSERT,
-            params![
-                entry.serial,
-                entry.principal,
-                json(&entry.names),
-                json(&entry.groups),
-                entry.issued_by,
-                entry.purpose.name(),
-                entry.not_before,
-                entry.not_after,
-                entry.created,
-                entry.fingerprint,
-                entry.device,
-                entry.certificate,
-            ],
-        )?;
+        insert(&transaction, entry)?;
+        invitations::lift(&transaction, &entry.principal)?;
         Ok(transaction.commit()?)
     }
 
@@ -192,6 +181,26 @@ pub enum IndexError {
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn insert(connection: &Connection, entry: &Entry) -> rusqlite::Result<usize> {
+    connection.execute(
+        INSERT,
+        params![
+            entry.serial,
+            entry.principal,
+            json(&entry.names),
+            json(&entry.groups),
+            entry.issued_by,
+            entry.purpose.name(),
+            entry.not_before,
+            entry.not_after,
+            entry.created,
+            entry.fingerprint,
+            entry.device,
+            entry.certificate,
+        ],
+    )
 }
 
 fn select<P: rusqlite::Params>(

@@ -24,6 +24,7 @@ mod chain;
 pub mod csr;
 pub mod description;
 pub mod index;
+pub mod invitation;
 pub mod name;
 pub mod operator;
 pub mod profile;

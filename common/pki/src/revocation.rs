@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{Authority, AuthorityError};
 use crate::certificate;
-use crate::index::{Entry, List};
+use crate::index::{Entry, List, Stopped};
 use crate::store::{self, Existing};
 
 /// That a certificate was revoked.
@@ -130,6 +130,30 @@ impl Authority {
             by: self.operator().to_owned(),
         };
         self.issue_list(serials, Some(&revocation), life)
+    }
+
+    /// Revokes everything of `principal`, takes its open invitations back, and lets nothing of it be
+    /// renewed until an operator issues or invites anew.
+    pub fn revoke_principal(
+        &self,
+        principal: &str,
+        reason: Reason,
+        life: Duration,
+    ) -> Result<Stopped, AuthorityError> {
+        let now = OffsetDateTime::now_utc();
+        let revocation = Revocation {
+            at: now.unix_timestamp(),
+            reason,
+            by: self.operator().to_owned(),
+        };
+        let since = (now - GRACE).unix_timestamp();
+        let stopped =
+            self.index()
+                .revoke_principal(principal, &revocation, since, |number, revoked| {
+                    self.sign_list(number, revoked, now, life)
+                })?;
+        self.publish_list()?;
+        Ok(stopped)
     }
 
     /// Writes a new list of what is revoked that is good for `life`.

@@ -17,6 +17,7 @@ pub(super) fn revoke(
     days: u32,
 ) -> Result<Answer, Failure> {
     let authority = Authority::open(folder)?;
+    let life = Duration::days(days.into());
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let serial = what.replace(':', "").to_ascii_lowercase();
     let matching: Vec<Entry> = authority
@@ -25,12 +26,21 @@ pub(super) fn revoke(
         .filter(|entry| entry.serial == serial || entry.principal == what)
         .collect();
     let usable = |entry: &&Entry| matches!(entry.state(now), State::Valid | State::NotYetValid);
-    let revoked: Vec<&Entry> = matching.iter().filter(usable).collect();
-    if revoked.is_empty() {
+    let one = matching.iter().find(|entry| entry.serial == serial);
+    let (revoked, withdrawn, list) = match one {
+        Some(entry) if usable(&entry) => {
+            let list = authority.revoke(&[serial], reason, life)?;
+            (vec![entry.clone()], 0, Some(list))
+        }
+        Some(_) => (Vec::new(), 0, None),
+        None => {
+            let stopped = authority.revoke_principal(what, reason, life)?;
+            (stopped.revoked, stopped.withdrawn, stopped.list)
+        }
+    };
+    let Some(list) = list else {
         return nothing_left(console, folder, what, &matching);
-    }
-    let serials: Vec<String> = revoked.iter().map(|entry| entry.serial.clone()).collect();
-    let list = authority.revoke(&serials, reason, Duration::days(days.into()))?;
+    };
     let mut text = String::new();
     for entry in &revoked {
         text.push_str(&format!(
@@ -39,6 +49,11 @@ pub(super) fn revoke(
             entry.principal,
             entry.purpose,
             description::date(entry.not_after),
+        ));
+    }
+    if withdrawn > 0 {
+        text.push_str(&format!(
+            "withdrew {withdrawn} open invitations of {what}\n"
         ));
     }
     text.push_str(&facts(folder, &list));

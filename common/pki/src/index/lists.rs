@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 
+use super::invitations::stop;
 use super::{Entry, Index, IndexError, select};
 use crate::revocation::Revocation;
 
@@ -18,6 +19,17 @@ pub struct List {
     pub entries: usize,
     /// The list itself.
     pub der: Vec<u8>,
+}
+
+/// What was taken back from a principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// The certificates, as they were before.
+    pub revoked: Vec<Entry>,
+    /// How many open invitations.
+    pub withdrawn: usize,
+    /// The list that says so; `None` if there was nothing to take back.
+    pub list: Option<List>,
 }
 
 impl Index {
@@ -43,33 +55,50 @@ impl Index {
                     .map_err(failed)?;
             }
         }
-        let number = transaction
-            .query_row(NEXT_NUMBER, [], |row| row.get(0))
-            .map_err(failed)?;
-        let revoked = select(
-            &transaction,
-            "WHERE revoked IS NOT NULL AND not_after >= ?1",
-            [since],
-        )?;
-        let list = sign(number, &revoked)?;
-        transaction
-            .execute("DELETE FROM list", [])
-            .map_err(failed)?;
-        let entries = i64::try_from(list.entries).unwrap_or(i64::MAX);
-        transaction
-            .execute(
-                INSERT,
-                params![
-                    list.number,
-                    list.this_update,
-                    list.next_update,
-                    entries,
-                    list.der
-                ],
-            )
-            .map_err(failed)?;
+        let list = keep_list(&transaction, since, sign)?;
         transaction.commit().map_err(failed)?;
         Ok(list)
+    }
+
+    /// Revokes everything of `principal` that is not over, takes its open invitations back, lets
+    /// nothing of it be renewed, and keeps a list as [`Index::issue_list`] does: one step, so that what
+    /// is issued at the same time is either revoked or refused. Without anything to revoke or to take
+    /// back there is no new list.
+    pub(crate) fn revoke_principal<E: From<IndexError>>(
+        &mut self,
+        principal: &str,
+        revocation: &Revocation,
+        since: i64,
+        sign: impl FnOnce(i64, &[Entry]) -> Result<List, E>,
+    ) -> Result<Stopped, E> {
+        let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let Revocation { at, reason, by } = revocation;
+        let revoked = select(
+            &transaction,
+            "WHERE principal = ?1 AND revoked IS NULL AND not_after >= ?2",
+            params![principal, at],
+        )?;
+        for entry in &revoked {
+            transaction
+                .execute(REVOKE, params![entry.serial, at, reason.name(), by])
+                .map_err(failed)?;
+        }
+        let withdrawn = stop(&transaction, principal, *at, by).map_err(failed)?;
+        let mut stopped = Stopped {
+            revoked,
+            withdrawn,
+            list: None,
+        };
+        if stopped.revoked.is_empty() && withdrawn == 0 {
+            return Ok(stopped);
+        }
+        stopped.list = Some(keep_list(&transaction, since, sign)?);
+        transaction.commit().map_err(failed)?;
+        Ok(stopped)
     }
 
     /// Gives the newest list to `write`, while no other process can issue one: of two that write at
@@ -93,6 +122,41 @@ impl Index {
     pub fn list(&self) -> Result<Option<List>, IndexError> {
         newest(&self.connection)
     }
+}
+
+/// Keeps the list that `sign` makes of its number and of what is revoked and would be valid at `since`.
+fn keep_list<E: From<IndexError>>(
+    transaction: &rusqlite::Transaction<'_>,
+    since: i64,
+    sign: impl FnOnce(i64, &[Entry]) -> Result<List, E>,
+) -> Result<List, E> {
+    let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
+    let number = transaction
+        .query_row(NEXT_NUMBER, [], |row| row.get(0))
+        .map_err(failed)?;
+    let revoked = select(
+        transaction,
+        "WHERE revoked IS NOT NULL AND not_after >= ?1",
+        [since],
+    )?;
+    let list = sign(number, &revoked)?;
+    transaction
+        .execute("DELETE FROM list", [])
+        .map_err(failed)?;
+    let entries = i64::try_from(list.entries).unwrap_or(i64::MAX);
+    transaction
+        .execute(
+            INSERT,
+            params![
+                list.number,
+                list.this_update,
+                list.next_update,
+                entries,
+                list.der
+            ],
+        )
+        .map_err(failed)?;
+    Ok(list)
 }
 
 fn newest(connection: &rusqlite::Connection) -> Result<Option<List>, IndexError> {

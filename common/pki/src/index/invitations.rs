@@ -1,0 +1,237 @@
+//! Invitations and renewals: a certificate is recorded in the transaction that decides about it.
+
+use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
+use time::Duration;
+
+use super::{Entry, Index, IndexError, insert, json, select};
+use crate::invitation::{Invitation, OpenInvitation};
+
+/// How it stands with a code.
+pub(crate) enum Standing {
+    /// There is no such invitation.
+    Unknown,
+    /// It can be used, until it expires.
+    Open {
+        /// What it is good for.
+        invitation: Invitation,
+        /// Who made it.
+        invited_by: String,
+    },
+    /// It has been used.
+    Used {
+        /// Until when it could be.
+        expires: i64,
+        /// What was issued for it.
+        entry: Box<Entry>,
+    },
+    /// It was taken back.
+    Withdrawn,
+}
+
+impl Index {
+    /// Keeps an invitation; what was stopped for its principal is not any more.
+    pub(crate) fn invite(
+        &mut self,
+        code: &[u8],
+        invitation: &Invitation,
+        created: i64,
+        by: &str,
+    ) -> Result<(), IndexError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
+            INVITE,
+            params![
+                code,
+                invitation.principal,
+                json(&invitation.groups),
+                invitation.validity.whole_seconds(),
+                created,
+                by,
+                invitation.expires,
+            ],
+        )?;
+        transaction.execute(LIFT, [&invitation.principal])?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Asks `decide` about the code that is kept as `code`. An entry that it gives is recorded, and the
+    /// code is used up, before this returns; of an error nothing is left.
+    pub(crate) fn redeem<T, E: From<IndexError>>(
+        &mut self,
+        code: &[u8],
+        decide: impl FnOnce(Standing) -> Result<(T, Option<Entry>), E>,
+    ) -> Result<T, E> {
+        let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let (answer, entry) = decide(standing(&transaction, code)?)?;
+        if let Some(entry) = entry {
+            insert(&transaction, &entry).map_err(failed)?;
+            transaction
+                .execute(USE, params![code, entry.serial])
+                .map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(answer)
+    }
+
+    /// Asks `decide` about the certificate with this fingerprint, and whether its principal was
+    /// stopped. The entry that it gives is recorded before this returns; of an error nothing is left.
+    pub(crate) fn renew<T, E: From<IndexError>>(
+        &mut self,
+        fingerprint: &str,
+        decide: impl FnOnce(Option<(Entry, bool)>) -> Result<(T, Entry), E>,
+    ) -> Result<T, E> {
+        let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let found = select(&transaction, "WHERE fingerprint = ?1", [fingerprint])?.pop();
+        let found = match found {
+            Some(entry) => {
+                let stopped = transaction
+                    .query_row(STOPPED, [&entry.principal], |row| row.get(0))
+                    .map_err(failed)?;
+                Some((entry, stopped))
+            }
+            None => None,
+        };
+        let (answer, entry) = decide(found)?;
+        insert(&transaction, &entry).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(answer)
+    }
+
+    /// The invitations that can be used at `now`, oldest first.
+    pub(crate) fn invitations(&self, now: i64) -> Result<Vec<OpenInvitation>, IndexError> {
+        let mut statement = self.connection.prepare(OPEN)?;
+        let rows = statement.query_map([now], open)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Takes an open invitation back; false if there is none.
+    pub(crate) fn withdraw(&mut self, number: i64, at: i64, by: &str) -> Result<bool, IndexError> {
+        Ok(self.connection.execute(WITHDRAW, params![number, at, by])? == 1)
+    }
+}
+
+/// Takes everything open of `principal` back and lets nothing of it be renewed; how many it were.
+pub(super) fn stop(
+    connection: &rusqlite::Connection,
+    principal: &str,
+    at: i64,
+    by: &str,
+) -> rusqlite::Result<usize> {
+    connection.execute(STOP, params![principal, at, by])?;
+    connection.execute(WITHDRAW_ALL, params![principal, at, by])
+}
+
+/// What an operator issues anew ends that.
+pub(super) fn lift(connection: &rusqlite::Connection, principal: &str) -> rusqlite::Result<usize> {
+    connection.execute(LIFT, [principal])
+}
+
+fn standing(connection: &rusqlite::Connection, code: &[u8]) -> Result<Standing, IndexError> {
+    let found = connection
+        .query_row(FIND, [code], |row| {
+            let serial: Option<String> = row.get(5)?;
+            let withdrawn: Option<i64> = row.get(6)?;
+            let invitation = Invitation {
+                principal: row.get(0)?,
+                groups: groups(row, 1)?,
+                validity: Duration::seconds(row.get(2)?),
+                expires: row.get(3)?,
+            };
+            let invited_by: String = row.get(4)?;
+            Ok((invitation, invited_by, serial, withdrawn))
+        })
+        .optional()?;
+    Ok(match found {
+        None => Standing::Unknown,
+        Some((_, _, _, Some(_))) => Standing::Withdrawn,
+        Some((invitation, invited_by, None, None)) => Standing::Open {
+            invitation,
+            invited_by,
+        },
+        Some((invitation, _, Some(serial), None)) => {
+            match select(connection, "WHERE serial = ?1", [serial])?.pop() {
+                Some(entry) => Standing::Used {
+                    expires: invitation.expires,
+                    entry: Box::new(entry),
+                },
+                None => Standing::Unknown,
+            }
+        }
+    })
+}
+
+fn open(row: &Row<'_>) -> rusqlite::Result<OpenInvitation> {
+    Ok(OpenInvitation {
+        number: row.get(0)?,
+        principal: row.get(1)?,
+        groups: groups(row, 2)?,
+        validity: row.get(3)?,
+        expires: row.get(4)?,
+        created: row.get(5)?,
+        invited_by: row.get(6)?,
+    })
+}
+
+fn groups(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<String>> {
+    serde_json::from_str(&row.get::<_, String>(column)?).map_err(|_| {
+        let kind = rusqlite::types::Type::Text;
+        rusqlite::Error::InvalidColumnType(column, "groups".to_owned(), kind)
+    })
+}
+
+pub(super) const SCHEMA: &str = "
+    CREATE TABLE invitation (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        code BLOB NOT NULL UNIQUE CHECK (length(code) = 32),
+        principal TEXT NOT NULL,
+        groups TEXT NOT NULL,
+        validity INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        invited_by TEXT NOT NULL,
+        expires INTEGER NOT NULL,
+        serial TEXT UNIQUE REFERENCES certificate (serial),
+        withdrawn INTEGER,
+        withdrawn_by TEXT,
+        CHECK (serial IS NULL OR withdrawn IS NULL),
+        CHECK ((withdrawn IS NULL) = (withdrawn_by IS NULL))
+    ) STRICT;
+    CREATE TABLE stop (
+        principal TEXT PRIMARY KEY,
+        at INTEGER NOT NULL,
+        by TEXT NOT NULL
+    ) STRICT;
+";
+
+const INVITE: &str = "INSERT INTO invitation \
+    (code, principal, groups, validity, created, invited_by, expires) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const FIND: &str = "SELECT principal, groups, validity, expires, invited_by, serial, withdrawn \
+    FROM invitation WHERE code = ?1";
+
+const USE: &str = "UPDATE invitation SET serial = ?2 WHERE code = ?1";
+
+const OPEN: &str = "SELECT number, principal, groups, validity, expires, created, invited_by \
+    FROM invitation WHERE serial IS NULL AND withdrawn IS NULL AND expires >= ?1 ORDER BY number";
+
+const WITHDRAW: &str = "UPDATE invitation SET withdrawn = ?2, withdrawn_by = ?3 \
+    WHERE number = ?1 AND serial IS NULL AND withdrawn IS NULL";
+
+const WITHDRAW_ALL: &str = "UPDATE invitation SET withdrawn = ?2, withdrawn_by = ?3 \
+    WHERE principal = ?1 AND serial IS NULL AND withdrawn IS NULL AND expires >= ?2";
+
+const STOP: &str = "INSERT OR REPLACE INTO stop (principal, at, by) VALUES (?1, ?2, ?3)";
+
+const LIFT: &str = "DELETE FROM stop WHERE principal = ?1";
+
+const STOPPED: &str = "SELECT EXISTS (SELECT 1 FROM stop WHERE principal = ?1)";

@@ -1,0 +1,99 @@
+//! Renewals: whoever holds a certificate gets the next one without an operator.
+//!
+//! Guarantee: the new certificate says what the old one said, for as long, and the old one was this
+//! authority's, usable at that time, and its holder was not stopped; the question and the record are
+//! one transaction, so that a revocation at the same time leaves no renewed certificate behind.
+
+use ring::digest::{SHA256, digest};
+use thiserror::Error;
+use time::Duration;
+
+use super::{beginning, instant};
+use crate::authority::{Authority, AuthorityError};
+use crate::certificate::{self, Issued};
+use crate::csr::{CertificateRequest, RequestError};
+use crate::index::{IndexError, State};
+use crate::request::IssueRequest;
+
+impl Authority {
+    /// Certifies the key of `csr` with what the certificate `old`, in DER, says. That the caller holds
+    /// the key of `old` must be known: from the handshake. `device` replaces what the device was
+    /// called so far, `now` is Unix time.
+    pub fn renew(
+        &self,
+        old: &[u8],
+        csr: &CertificateRequest,
+        device: Option<&str>,
+        now: i64,
+    ) -> Result<Issued, RenewError> {
+        // The same to the last bit is the same certificate, and what is recorded was issued here.
+        let fingerprint = certificate::hex(digest(&SHA256, old).as_ref());
+        self.index().renew(&fingerprint, |found| {
+            let (old, stopped) = found.ok_or(RenewError::Unknown)?;
+            match old.state(now) {
+                State::Valid => {}
+                State::Revoked => return Err(RenewError::Revoked),
+                State::Expired | State::NotYetValid => return Err(RenewError::Expired),
+            }
+            if stopped {
+                return Err(RenewError::Stopped);
+            }
+            let begin = instant(now)?;
+            let mut request = IssueRequest::new(old.purpose, old.principal.clone(), begin)
+                .with_groups(old.groups)
+                .with_names(old.names.into_iter().filter(|name| *name != old.principal));
+            request.not_before = beginning(begin);
+            let life = Duration::seconds(old.not_after - old.not_before);
+            request.not_after = self.capped(request.not_before + life);
+            if request.not_after.unix_timestamp() <= old.not_after {
+                return Err(RenewError::NothingGained);
+            }
+            request.device = device.map(str::to_owned).or(old.device);
+            let (issued, mut entry) = self.certify_request(csr, &request, begin)?;
+            entry.issued_by = old.issued_by;
+            Ok((issued, entry))
+        })
+    }
+}
+
+/// Why a certificate was not renewed.
+#[derive(Debug, Error)]
+pub enum RenewError {
+    /// Another authority issued it, or nobody did.
+    #[error("the certificate is not of this authority")]
+    Unknown,
+    /// It was taken back.
+    #[error("the certificate was revoked")]
+    Revoked,
+    /// Every certificate of the principal was taken back, and none was issued since.
+    #[error("everything of this principal was revoked")]
+    Stopped,
+    /// Its time is over, or has not come.
+    #[error("the certificate is not valid now")]
+    Expired,
+    /// The authority ends before the new certificate would outlive the old one, or the old one was
+    /// just issued.
+    #[error("a new certificate would end no later than this one")]
+    NothingGained,
+    /// The device asks for something it may not have.
+    #[error(transparent)]
+    Request(RequestError),
+    /// The authority cannot.
+    #[error(transparent)]
+    Authority(AuthorityError),
+}
+
+impl From<AuthorityError> for RenewError {
+    fn from(error: AuthorityError) -> Self {
+        match error {
+            AuthorityError::Request(error) => Self::Request(error),
+            other => Self::Authority(other),
+        }
+    }
+}
+
+impl From<IndexError> for RenewError {
+    fn from(error: IndexError) -> Self {
+        Self::Authority(error.into())
+    }
+}
