@@ -22,6 +22,7 @@ use crate::description;
 use crate::index::{Entry, Index};
 use crate::name::{self, Name};
 use crate::operator;
+use crate::passphrase::Passphrase;
 use crate::request::{IssueRequest, SKEW};
 use crate::store;
 
@@ -43,6 +44,8 @@ pub struct AuthorityParams {
     pub path_length: u8,
     /// Kind of key to make.
     pub key_type: KeyType,
+    /// With what to encrypt the key in its folder, if it is to be.
+    pub passphrase: Option<Passphrase>,
 }
 
 impl AuthorityParams {
@@ -55,6 +58,7 @@ impl AuthorityParams {
             not_after: now + VALIDITY,
             path_length: 1,
             key_type: KeyType::EcdsaP256,
+            passphrase: None,
         }
     }
 }
@@ -87,9 +91,15 @@ struct Facts {
 }
 
 impl Authority {
-    /// Opens the authority in `folder`. A revocation list that was signed but not written, because the
-    /// program was ended in between, is written now.
+    /// Opens the authority in `folder`, whose key is not encrypted.
     pub fn open(folder: &Path) -> Result<Self, AuthorityError> {
+        Self::unlock(folder, None)
+    }
+
+    /// Opens the authority in `folder`, with the passphrase if its key is encrypted. What a program that
+    /// was ended left undone is put right, see [`Authority::repairs`]: a revocation list that was
+    /// signed but not written is written now.
+    pub fn unlock(folder: &Path, passphrase: Option<&Passphrase>) -> Result<Self, AuthorityError> {
         let certificate_path = folder.join(store::CERTIFICATE);
         if certificate_path
             .symlink_metadata()
@@ -99,19 +109,12 @@ impl Authority {
                 folder: folder.to_owned(),
             });
         }
-        let own = store::read(&certificate_path)?;
-        let own = description::first_certificate(own.as_bytes()).ok_or(AuthorityError::Encoding)?;
-        let above = match store::read_if_any(&folder.join(store::CHAIN))? {
-            Some(text) => {
-                description::certificates(text.as_bytes()).ok_or(AuthorityError::Encoding)?
-            }
-            None => Vec::new(),
-        };
-        let key_path = folder.join(store::KEY);
-        let key = PrivateKey::from_pem(&store::read_key(&key_path)?)
-            .map_err(|_| AuthorityError::Key { path: key_path })?;
+        let mut certificates = store::read_chain(folder)?;
+        let own = certificates.remove(0);
+        let chain = Chain::new(own, certificates);
+        let key = founding::read_key(folder, passphrase)?;
         let index = Index::open(&folder.join(store::INDEX))?;
-        let mut authority = Self::assemble(key, Chain::new(own, above), index, Some(folder))?;
+        let mut authority = Self::assemble(key, chain, index, Some(folder))?;
         authority.repair(folder)?;
         Ok(authority)
     }

@@ -246,7 +246,7 @@ pub(crate) fn leaf(
 }
 
 /// The certificate `der` in PEM, RFC 7468 §5.
-pub(crate) fn pem(der: &[u8]) -> String {
+pub fn pem(der: &[u8]) -> String {
     armoured("CERTIFICATE", der)
 }
 

@@ -1,15 +1,22 @@
 //! The command line of `adit-ca`: arguments, and which function answers them.
 
+mod export;
 mod failure;
+mod init;
 mod inventory;
+mod invite;
 mod issue;
+mod renew;
+mod request;
 mod revoke;
+mod sign;
+mod unlock;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use adit_pki::{Authority, AuthorityParams, Purpose, Reason, store};
+use adit_pki::{Authority, Purpose, Reason};
 use clap::{Args, Parser, Subcommand};
 
 use failure::Failure;
@@ -21,6 +28,10 @@ pub(crate) struct Cli {
     /// The authority's folder [default: $ADIT_CA_DIR, or /etc/adit/ca]
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// A file with the passphrase of the authority's key; without it, the systemd credential
+    /// `adit-ca-passphrase`, then the terminal
+    #[arg(long, global = true, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     /// Say what is done
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
@@ -32,14 +43,33 @@ pub(crate) struct Cli {
 /// What `adit-ca` can do.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a new authority
-    Init {
-        /// The organisation, shown in every certificate
-        #[arg(long, default_value = "Private Network", value_name = "NAME")]
-        name: String,
-    },
+    /// Make a new authority: a root, or an intermediate for online issuing
+    Init(init::InitArgs),
     /// Issue a certificate with a new key
     Issue(IssueArgs),
+    /// Make a key on this device, and a request for its certificate; needs no authority
+    Request(request::RequestArgs),
+    /// Sign a request: only its key is taken, and one that asks for more is refused
+    Sign(sign::SignArgs),
+    /// Issue the next certificate of somebody, with what the last one says
+    Renew(renew::RenewArgs),
+    /// Make a code that is good for one certificate
+    Invite(invite::InviteArgs),
+    /// List the codes that can still be used
+    Invitations {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a code back
+    Withdraw {
+        /// Its number, from `invitations`
+        number: i64,
+    },
+    /// Print a certificate with what it is sent with; never a key
+    Export(export::ExportArgs),
+    /// Encrypt the authority's key with a passphrase, change it, or remove it
+    Passphrase(unlock::PassphraseArgs),
     /// Describe a certificate
     Show {
         /// A file with a certificate, a serial number, or a principal
@@ -57,9 +87,9 @@ enum Command {
         #[arg(long, value_name = "DAYS", conflicts_with = "revoked")]
         expiring: Option<u32>,
     },
-    /// Revoke a certificate, or every valid one of a principal, and write a new revocation list
+    /// Revoke a certificate, or everything of a principal, and write a new revocation list
     Revoke {
-        /// A serial number, or a principal
+        /// A serial number, or a principal: its open codes are taken back, too
         what: String,
         /// Why: unspecified, keyCompromise, cACompromise, affiliationChanged, superseded,
         /// cessationOfOperation or privilegeWithdrawn
@@ -78,7 +108,7 @@ enum Command {
 }
 
 /// The arguments of `issue`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct IssueArgs {
     /// Whom the certificate is for: user@example.com, host.example.com or spiffe://example.com/name
     principal: String,
@@ -94,6 +124,16 @@ struct IssueArgs {
     /// A name or address of the gateway besides the principal (repeatable)
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// What to call the device that gets the key
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    #[command(flatten)]
+    delivery: Delivery,
+}
+
+/// Where a certificate and its key go.
+#[derive(Args, Clone, Debug)]
+struct Delivery {
     /// Where the client connects (repeatable); default: the one gateway of the index
     #[arg(long = "gateway", value_name = "HOST[:PORT]")]
     gateways: Vec<String>,
@@ -132,22 +172,22 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer, Failure> {
         verbose: cli.verbose > 0,
     };
     let folder = cli.dir.clone().unwrap_or_else(default_folder);
+    let desk = Desk {
+        console: &console,
+        folder: &folder,
+        passphrase_file: cli.passphrase_file.as_deref(),
+    };
     match &cli.command {
-        Command::Init { name } => {
-            let authority = Authority::create(&folder, &AuthorityParams::new(name.as_str()))?;
-            authority
-                .repairs()
-                .iter()
-                .for_each(|repair| console.note(repair));
-            console.detail(&format!(
-                "made the authority `{name}`, valid until {}; its key is {}",
-                adit_pki::description::date(authority.not_after()),
-                folder.join(store::KEY).display(),
-            ));
-            console.data(&format!("{}\n", folder.join(store::CERTIFICATE).display()))?;
-            Ok(Answer::Yes)
-        }
-        Command::Issue(args) => issue::run(&console, &folder, args),
+        Command::Init(args) => init::run(&desk, cli.dir.is_some(), args),
+        Command::Issue(args) => issue::run(&desk, args),
+        Command::Request(args) => request::run(&console, args),
+        Command::Sign(args) => sign::run(&desk, args),
+        Command::Renew(args) => renew::run(&desk, args),
+        Command::Invite(args) => invite::invite(&desk, args),
+        Command::Invitations { json } => invite::list(&desk, *json),
+        Command::Withdraw { number } => invite::withdraw(&desk, *number),
+        Command::Export(args) => export::run(&console, &folder, args),
+        Command::Passphrase(args) => unlock::change(&desk, args),
         Command::Show { what } => inventory::show(&console, &folder, what),
         Command::List {
             json,
@@ -160,10 +200,26 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer, Failure> {
             };
             inventory::list(&console, &folder, *json, &filter)
         }
-        Command::Revoke { what, reason, days } => {
-            revoke::revoke(&console, &folder, what, *reason, *days)
-        }
-        Command::Crl { days } => revoke::crl(&console, &folder, *days),
+        Command::Revoke { what, reason, days } => revoke::revoke(&desk, what, *reason, *days),
+        Command::Crl { days } => revoke::crl(&desk, *days),
+    }
+}
+
+/// What every command that needs the authority's key works with.
+#[derive(Clone, Copy)]
+struct Desk<'a> {
+    console: &'a Console,
+    folder: &'a Path,
+    passphrase_file: Option<&'a Path>,
+}
+
+impl Desk<'_> {
+    /// Opens the authority, and says what had to be put right.
+    fn open(&self) -> Result<Authority, Failure> {
+        let passphrase = unlock::existing(self)?;
+        let authority = Authority::unlock(self.folder, passphrase.as_ref())?;
+        self.console.repaired(authority.repairs());
+        Ok(authority)
     }
 }
 
@@ -190,6 +246,13 @@ impl Console {
     fn note(&self, text: &str) {
         // Nobody is left to be told if this fails.
         let _ = writeln!(io::stderr(), "note: {text}");
+    }
+
+    /// What an interruption had left behind.
+    fn repaired(&self, repairs: &[String]) {
+        for repair in repairs {
+            self.note(repair);
+        }
     }
 
     /// What helps to follow along, to standard error.

@@ -176,6 +176,14 @@ impl Authority {
     }
 }
 
+/// What a code says of the gateway with this certificate, in DER: the beginning of the SHA-256 of its
+/// SubjectPublicKeyInfo, which stays when the certificate is renewed for the same key.
+pub fn pin(certificate: &[u8]) -> Option<[u8; 16]> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let hash = digest(&SHA256, certificate.public_key().raw);
+    hash.as_ref().get(..16)?.try_into().ok()
+}
+
 /// Why a code got no certificate.
 #[derive(Debug, Error)]
 pub enum RedeemError {

@@ -14,6 +14,8 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::description;
+
 /// The certificate of the authority. Written last: a folder with it is a whole authority.
 pub const CERTIFICATE: &str = "ca.pem";
 /// The key of the authority. Written first: two `init` at once cannot both succeed.
@@ -156,12 +158,15 @@ pub(crate) fn remove_temporary(folder: &Path, name: &str) -> Result<Vec<PathBuf>
     Ok(removed)
 }
 
-/// Removes a file.
+/// Removes a file, unless somebody else did.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
-    fs::remove_file(path).map_err(|source| StoreError::Write {
-        path: path.to_owned(),
-        source,
-    })
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Write {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a text file that need not be there.
@@ -181,6 +186,15 @@ pub fn read(path: &Path) -> Result<String, StoreError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// The certificates of the authority in `folder`, in DER: its own first, the root last.
+pub fn read_chain(folder: &Path) -> Result<Vec<Vec<u8>>, StoreError> {
+    let own = folder.join(CERTIFICATE);
+    let above = read_if_any(&folder.join(CHAIN))?.unwrap_or_default();
+    description::certificates((read(&own)? + &above).as_bytes())
+        .filter(|found| !found.is_empty())
+        .ok_or(StoreError::NoCertificate { path: own })
 }
 
 /// Reads a private key, unless somebody else could, too.
@@ -226,6 +240,12 @@ pub enum StoreError {
     /// It is there already.
     #[error("{} exists already", path.display())]
     Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It should hold one.
+    #[error("{} and what is beside it are not the certificates of an authority", path.display())]
+    NoCertificate {
         /// The file.
         path: PathBuf,
     },

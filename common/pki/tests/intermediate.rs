@@ -193,16 +193,16 @@ fn a_folder_waits_for_its_certificate_and_takes_no_other() {
         ),
         (vec![vec![0x30, 0]], "not well-formed"),
     ] {
-        let refused = Authority::complete(&folder, &certificates).unwrap_err();
+        let refused = Authority::complete(&folder, &certificates, None).unwrap_err();
         assert!(refused.to_string().contains(error), "{refused}");
         assert!(!folder.join(store::CERTIFICATE).exists());
     }
-    let online = Authority::complete(&folder, &[above, own]).unwrap();
+    let online = Authority::complete(&folder, &[above, own], None).unwrap();
     let issued = online
         .issue(&IssueRequest::client("alice@example.com"))
         .unwrap();
     assert_eq!(verify(&issued, KeyUsage::client_auth()), Ok(()));
-    let again = Authority::complete(&folder, &[]);
+    let again = Authority::complete(&folder, &[], None);
     assert!(matches!(again, Err(AuthorityError::Exists { .. })));
 }
 
@@ -314,7 +314,7 @@ fn a_corporate_root_of_openssl_makes_an_intermediate_of_ours() {
             "neither for clients nor for gateways",
         ),
     ] {
-        let refused = Authority::complete(&folder, &corporate.sign(extensions));
+        let refused = Authority::complete(&folder, &corporate.sign(extensions), None);
         let refused = refused.map(|_| ()).unwrap_err();
         assert!(
             refused.to_string().contains(error),
@@ -326,7 +326,7 @@ fn a_corporate_root_of_openssl_makes_an_intermediate_of_ours() {
         "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n\
          subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid",
     );
-    let online = Authority::complete(&folder, &signed).unwrap();
+    let online = Authority::complete(&folder, &signed, None).unwrap();
     let client = online
         .issue(&IssueRequest::client("alice@example.com"))
         .unwrap_err();
@@ -360,7 +360,7 @@ fn names_that_a_corporate_root_constrains_are_refused_when_they_are_issued() {
         "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\n\
          nameConstraints=critical,permitted;email:example.com,permitted;DNS:example.com",
     );
-    let online = Authority::complete(&folder, &signed).unwrap();
+    let online = Authority::complete(&folder, &signed, None).unwrap();
     let now = OffsetDateTime::now_utc();
     let issue =
         |request: IssueRequest| online.issue(&request.valid(now, now + time::Duration::days(7)));
@@ -403,7 +403,7 @@ fn a_corporate_path_length_is_respected() {
     let folder = corporate.folder.path().join("ca");
     pending(&folder);
     let signed = corporate.sign("basicConstraints=CA:TRUE\nkeyUsage=keyCertSign,cRLSign");
-    let refused = Authority::complete(&folder, &signed).map(|_| ());
+    let refused = Authority::complete(&folder, &signed, None).map(|_| ());
     assert!(
         matches!(
             refused,

@@ -41,6 +41,18 @@ pub enum AuthorityError {
         /// The file.
         path: PathBuf,
     },
+    /// The key is encrypted, and no passphrase was given.
+    #[error("{} is encrypted, and needs a passphrase", path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The key is encrypted, with another passphrase.
+    #[error("the passphrase of {} is wrong", path.display())]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+    },
     /// Key and certificate are not a pair.
     #[error("the key of the authority does not belong to its certificate")]
     KeyMismatch,

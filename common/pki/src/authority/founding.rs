@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, PublicKeyData};
 use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
 
 use super::{Authority, AuthorityError, AuthorityParams, generate};
 use crate::certificate::key::PrivateKey;
@@ -17,9 +18,10 @@ use crate::chain::{Chain, ChainError};
 use crate::csr::{self, CertificateRequest};
 use crate::index::Index;
 use crate::name;
+use crate::passphrase::{self, Passphrase};
 use crate::request::{IssueRequest, SKEW};
 use crate::revocation;
-use crate::store::{self, Existing, StoreError};
+use crate::store::{self, Existing};
 
 impl AuthorityParams {
     /// An intermediate of `root` that is valid for five years from now, or as long as `root`.
@@ -32,6 +34,7 @@ impl AuthorityParams {
             not_after: end.map_or(now, |end| end.min(now + INTERMEDIATE_VALIDITY)),
             path_length: 0,
             key_type: KeyType::EcdsaP256,
+            passphrase: None,
         }
     }
 }
@@ -41,7 +44,7 @@ impl Authority {
     pub fn create(folder: &Path, params: &AuthorityParams) -> Result<Self, AuthorityError> {
         let (key, certificate) = generate(params)?;
         let ground = Ground::prepare(folder)?;
-        ground.write_key(&key)?;
+        ground.write_key(&key, params.passphrase.as_ref())?;
         ground.finish(key, Chain::new(certificate, Vec::new()))
     }
 
@@ -54,7 +57,7 @@ impl Authority {
         let key = PrivateKey::generate(params.key_type)?;
         let request = CertificateRequest::from_pem(&request_for(params, &key)?)?;
         let ground = Ground::prepare(folder)?;
-        ground.write_key(&key)?;
+        ground.write_key(&key, params.passphrase.as_ref())?;
         let issued = root.sign_authority(&request, params)?;
         let above = [
             root.chain.intermediates().to_vec(),
@@ -70,7 +73,7 @@ impl Authority {
         let key = PrivateKey::generate(params.key_type)?;
         let request_pem = request_for(params, &key)?;
         let ground = Ground::prepare(folder)?;
-        ground.write_key(&key)?;
+        ground.write_key(&key, params.passphrase.as_ref())?;
         let path = folder.join(store::REQUEST);
         store::write(&path, request_pem.as_bytes(), store::PUBLIC, Existing::Keep)?;
         Ok(Request {
@@ -81,7 +84,11 @@ impl Authority {
 
     /// Completes a folder that waits: `certificates`, in any order, hold the one for its key and all
     /// of those above it.
-    pub fn complete(folder: &Path, certificates: &[Vec<u8>]) -> Result<Self, AuthorityError> {
+    pub fn complete(
+        folder: &Path,
+        certificates: &[Vec<u8>],
+        passphrase: Option<&Passphrase>,
+    ) -> Result<Self, AuthorityError> {
         let lock = store::lock(folder).map_err(|_| AuthorityError::NotPending {
             folder: folder.to_owned(),
         })?;
@@ -95,9 +102,7 @@ impl Authority {
                 folder: folder.to_owned(),
             });
         }
-        let key_path = folder.join(store::KEY);
-        let key = PrivateKey::from_pem(&store::read_key(&key_path)?)
-            .map_err(|_| AuthorityError::Key { path: key_path })?;
+        let key = read_key(folder, passphrase)?;
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let chain = Chain::build(certificates, &key.subject_public_key_info(), now)?;
         try_out(&chain, &key)?;
@@ -115,6 +120,28 @@ impl Authority {
             lock,
         };
         ground.finish(key, chain)
+    }
+
+    /// Whether the key in `folder` needs a passphrase.
+    pub fn is_encrypted(folder: &Path) -> Result<bool, AuthorityError> {
+        let text = store::read_key(&folder.join(store::KEY))?;
+        Ok(passphrase::is_encrypted(&text))
+    }
+
+    /// Encrypts the key in `folder` with `new`, or leaves it open. One step: an interruption leaves the
+    /// key as it was or as it is to be.
+    pub fn change_passphrase(
+        folder: &Path,
+        old: Option<&Passphrase>,
+        new: Option<&Passphrase>,
+    ) -> Result<(), AuthorityError> {
+        let lock = store::lock(folder)?;
+        let key = read_key(folder, old)?;
+        let path = folder.join(store::KEY);
+        let text = key_text(&key, new, &path)?;
+        store::write(&path, text.as_bytes(), store::PRIVATE, Existing::Replace)?;
+        drop(lock);
+        Ok(())
     }
 
     /// Puts right what an interruption left behind.
@@ -186,14 +213,19 @@ impl Ground {
         })
     }
 
-    fn write_key(&self, key: &PrivateKey) -> Result<(), StoreError> {
+    fn write_key(
+        &self,
+        key: &PrivateKey,
+        passphrase: Option<&Passphrase>,
+    ) -> Result<(), AuthorityError> {
         let path = self.folder.join(store::KEY);
-        store::write(
+        let text = key_text(key, passphrase, &path)?;
+        Ok(store::write(
             &path,
-            key.to_pem().as_bytes(),
+            text.as_bytes(),
             store::PRIVATE,
             Existing::Keep,
-        )
+        )?)
     }
 
     /// Writes everything else, the certificate last.
@@ -216,6 +248,42 @@ impl Ground {
         drop(self.lock);
         Ok(authority)
     }
+}
+
+/// Reads the key in `folder`.
+pub(super) fn read_key(
+    folder: &Path,
+    passphrase: Option<&Passphrase>,
+) -> Result<PrivateKey, AuthorityError> {
+    let path = folder.join(store::KEY);
+    let mut text = store::read_key(&path)?;
+    if passphrase::is_encrypted(&text) {
+        let Some(passphrase) = passphrase else {
+            return Err(AuthorityError::Encrypted { path });
+        };
+        let Some(open) = passphrase.decrypt(&text) else {
+            return Err(AuthorityError::Passphrase { path });
+        };
+        text = open;
+    }
+    PrivateKey::from_pem(&text).map_err(|_| AuthorityError::Key { path })
+}
+
+/// The key as it stands in its file.
+fn key_text(
+    key: &PrivateKey,
+    passphrase: Option<&Passphrase>,
+    path: &Path,
+) -> Result<Zeroizing<String>, AuthorityError> {
+    let Some(passphrase) = passphrase else {
+        return Ok(key.to_pem());
+    };
+    let encrypted = passphrase.encrypt(key.to_der());
+    encrypted
+        .map(Zeroizing::new)
+        .ok_or_else(|| AuthorityError::Key {
+            path: path.to_owned(),
+        })
 }
 
 /// The request for the certificate of an intermediate.

@@ -21,6 +21,11 @@ impl PrivateKey {
         KeyPair::from_pem(pem).map(Self)
     }
 
+    /// PKCS #8.
+    pub(crate) fn to_der(&self) -> &[u8] {
+        self.0.serialized_der()
+    }
+
     pub(crate) fn to_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(self.0.serialize_pem())
     }

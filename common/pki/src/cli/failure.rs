@@ -168,6 +168,14 @@ fn judge(error: &AuthorityError) -> (Fault, Option<String>) {
             Fault::Environment,
             Some(format!("chmod 600 {}; if others may have read it, make a new authority", path.display())),
         ),
+        AuthorityError::Encrypted { .. } => (
+            Fault::Input,
+            Some("give a file with --passphrase-file, or the systemd credential adit-ca-passphrase".to_owned()),
+        ),
+        AuthorityError::Passphrase { .. } => (
+            Fault::Input,
+            Some("try again; without the passphrase nobody can use this key, and nobody can recover it".to_owned()),
+        ),
         AuthorityError::Index(IndexError::Version { .. }) => {
             (Fault::Environment, Some("use the version of adit-ca that wrote it, or a later one".to_owned()))
         }
@@ -175,7 +183,7 @@ fn judge(error: &AuthorityError) -> (Fault, Option<String>) {
             (Fault::Environment, Some("restore the authority's folder from its backup".to_owned()))
         }
         AuthorityError::Index(IndexError::Database(_))
-        | AuthorityError::Store(StoreError::Read { .. } | StoreError::Write { .. })
+        | AuthorityError::Store(StoreError::Read { .. } | StoreError::Write { .. } | StoreError::NoCertificate { .. })
         | AuthorityError::Encoding
         | AuthorityError::Signing(_)
         | AuthorityError::Randomness => (Fault::Environment, None),

@@ -178,7 +178,7 @@ fn words(der: &[u8], now: i64) -> Result<String, Failure> {
     description::describe(der, now).map_err(|error| Failure::input(error.to_string()))
 }
 
-fn open(folder: &Path) -> Result<Index, Failure> {
+pub(super) fn open(folder: &Path) -> Result<Index, Failure> {
     let path = folder.join(store::INDEX);
     match path.try_exists() {
         Ok(true) => Ok(Index::open(&path)?),

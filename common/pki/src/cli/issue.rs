@@ -13,49 +13,77 @@ use rustix::fs::Access;
 use time::{Duration, OffsetDateTime};
 
 use super::failure::Failure;
-use super::{Answer, Console, IssueArgs};
+use super::{Answer, Console, Delivery, Desk, IssueArgs};
 
-pub(super) fn run(console: &Console, folder: &Path, args: &IssueArgs) -> Result<Answer, Failure> {
-    let files = Files::of(args)?;
-    files.check(args.force)?;
-    if args.purpose == Purpose::Gateway && !(args.gateways.is_empty() && args.server_name.is_none())
-    {
-        return Err(Failure::input(
-            "--gateway and --server-name go into the profile of a client",
-        ));
+pub(super) fn run(desk: &Desk<'_>, args: &IssueArgs) -> Result<Answer, Failure> {
+    let plan = Plan::of(args)?;
+    plan.carry_out(desk, &desk.open()?, args)
+}
+
+/// What is known and checked before the authority is asked.
+pub(super) struct Plan {
+    files: Files,
+    gateways: Vec<String>,
+}
+
+impl Plan {
+    pub(super) fn of(args: &IssueArgs) -> Result<Self, Failure> {
+        let files = Files::of(args)?;
+        files.check(args.delivery.force)?;
+        let Delivery {
+            gateways,
+            server_name,
+            ..
+        } = &args.delivery;
+        if args.purpose == Purpose::Gateway && !(gateways.is_empty() && server_name.is_none()) {
+            return Err(Failure::input(
+                "--gateway and --server-name go into the profile of a client",
+            ));
+        }
+        server_name.as_deref().map(Name::host).transpose()?;
+        let gateways = gateways
+            .iter()
+            .map(|text| gateway(text))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { files, gateways })
     }
-    args.server_name.as_deref().map(Name::host).transpose()?;
-    let given: Vec<_> = args
-        .gateways
-        .iter()
-        .map(|text| gateway(text))
-        .collect::<Result<_, _>>()?;
 
-    let authority = Authority::open(folder)?;
-    let gateways = match args.purpose {
-        Purpose::Client if given.is_empty() => vec![only_gateway(console, &authority)?],
-        _ => given,
-    };
-    let issued = authority.issue(&request(args))?;
-    console.detail(&format!(
-        "issued {} for {} {}, valid until {}",
-        issued.serial,
-        issued.purpose,
-        issued.principal,
-        description::instant(issued.not_after),
-    ));
-    files.write(args, &issued, &gateways).map_err(|error| {
-        Failure::from(error)
-            .context(format!(
-                "certificate {} was recorded, but its key is lost",
-                issued.serial
-            ))
-            .with_hint(
-                "issue another one; without its key the recorded one is of no use to anybody",
-            )
-    })?;
-    console.data(&files.list())?;
-    Ok(Answer::Yes)
+    pub(super) fn carry_out(
+        self,
+        desk: &Desk<'_>,
+        authority: &Authority,
+        args: &IssueArgs,
+    ) -> Result<Answer, Failure> {
+        let Self { files, gateways } = self;
+        let gateways = match args.purpose {
+            Purpose::Client if gateways.is_empty() => {
+                vec![only_gateway(desk.console, authority)?]
+            }
+            _ => gateways,
+        };
+        let issued = authority.issue(&request(args))?;
+        desk.console.detail(&format!(
+            "issued {} for {} {}, valid until {}",
+            issued.serial,
+            issued.purpose,
+            issued.principal,
+            description::instant(issued.not_after),
+        ));
+        files
+            .write(&args.delivery, &issued, &gateways)
+            .map_err(|error| {
+                Failure::from(error)
+                    .context(format!(
+                        "certificate {} was recorded, but its key is lost",
+                        issued.serial
+                    ))
+                    .with_hint(
+                        "issue another one; without its key the recorded one is of no use to anybody",
+                    )
+            })?;
+        desk.console.data(&files.list())?;
+        Ok(Answer::Yes)
+    }
 }
 
 /// Where the result goes.
@@ -67,7 +95,7 @@ enum Files {
 impl Files {
     fn of(args: &IssueArgs) -> Result<Self, Failure> {
         let output = |extension: &str| {
-            args.output.clone().unwrap_or_else(|| {
+            args.delivery.output.clone().unwrap_or_else(|| {
                 PathBuf::from(format!("{}.{extension}", file_stem(&args.principal)))
             })
         };
@@ -112,38 +140,18 @@ impl Files {
 
     /// Refuses early what writing would refuse.
     fn check(&self, force: bool) -> Result<(), Failure> {
-        for path in self.paths() {
-            if !force && path.symlink_metadata().is_ok() {
-                return Err(StoreError::Exists {
-                    path: path.to_owned(),
-                }
-                .into());
-            }
-            let folder = match path.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder,
-                _ => Path::new("."),
-            };
-            if path.file_name().is_none() || path.is_dir() || !folder.is_dir() {
-                return Err(
-                    Failure::input(format!("{} cannot be a file", path.display()))
-                        .with_hint("-o names a file in a folder that exists"),
-                );
-            }
-            rustix::fs::access(folder, Access::WRITE_OK).map_err(|error| StoreError::Write {
-                path: path.to_owned(),
-                source: error.into(),
-            })?;
-        }
-        Ok(())
+        self.paths()
+            .into_iter()
+            .try_for_each(|path| can_be_written(path, force))
     }
 
     fn write(
         &self,
-        args: &IssueArgs,
+        delivery: &Delivery,
         issued: &Credential,
         gateways: &[String],
     ) -> Result<(), StoreError> {
-        let existing = if args.force {
+        let existing = if delivery.force {
             Existing::Replace
         } else {
             Existing::Keep
@@ -151,7 +159,7 @@ impl Files {
         match self {
             Self::Profile(path) => {
                 let profile = Profile {
-                    server_name: args.server_name.as_deref(),
+                    server_name: delivery.server_name.as_deref(),
                     ..Profile::new(issued, gateways)
                 };
                 store::write(
@@ -174,10 +182,36 @@ impl Files {
     }
 }
 
+/// Refuses early what writing `path` would refuse.
+pub(super) fn can_be_written(path: &Path, force: bool) -> Result<(), Failure> {
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(StoreError::Exists {
+            path: path.to_owned(),
+        }
+        .into());
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if path.file_name().is_none() || path.is_dir() || !folder.is_dir() {
+        return Err(
+            Failure::input(format!("{} cannot be a file", path.display()))
+                .with_hint("-o names a file in a folder that exists"),
+        );
+    }
+    rustix::fs::access(folder, Access::WRITE_OK).map_err(|error| StoreError::Write {
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
+    Ok(())
+}
+
 fn request(args: &IssueArgs) -> IssueRequest {
     let now = OffsetDateTime::now_utc();
     let mut request = IssueRequest::new(args.purpose, args.principal.clone(), now);
     request.not_after = now + Duration::days(args.days.into());
+    request.device.clone_from(&args.device);
     request
         .with_groups(args.groups.iter().cloned())
         .with_names(args.names.iter().cloned())
@@ -245,7 +279,7 @@ fn only_gateway(console: &Console, authority: &Authority) -> Result<String, Fail
 }
 
 /// The principal as a file name: a SPIFFE identity has slashes.
-fn file_stem(principal: &str) -> String {
+pub(super) fn file_stem(principal: &str) -> String {
     let plain = |character: char| character.is_ascii_alphanumeric() || "@._+=-".contains(character);
     let name = principal.strip_prefix("spiffe://").unwrap_or(principal);
     name.chars()

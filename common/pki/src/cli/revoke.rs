@@ -3,20 +3,22 @@
 use std::path::Path;
 
 use adit_pki::index::{Entry, List, State};
-use adit_pki::{Authority, Reason, description, store};
+use adit_pki::{Reason, description, store};
 use time::{Duration, OffsetDateTime};
 
 use super::failure::Failure;
-use super::{Answer, Console};
+use super::{Answer, Console, Desk};
 
 pub(super) fn revoke(
-    console: &Console,
-    folder: &Path,
+    desk: &Desk<'_>,
     what: &str,
     reason: Reason,
     days: u32,
 ) -> Result<Answer, Failure> {
-    let authority = Authority::open(folder)?;
+    let authority = desk.open()?;
+    let Desk {
+        console, folder, ..
+    } = *desk;
     let life = Duration::days(days.into());
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let serial = what.replace(':', "").to_ascii_lowercase();
@@ -61,9 +63,9 @@ pub(super) fn revoke(
     Ok(Answer::Yes)
 }
 
-pub(super) fn crl(console: &Console, folder: &Path, days: u32) -> Result<Answer, Failure> {
-    let list = Authority::open(folder)?.renew_list(Duration::days(days.into()))?;
-    console.data(&facts(folder, &list))?;
+pub(super) fn crl(desk: &Desk<'_>, days: u32) -> Result<Answer, Failure> {
+    let list = desk.open()?.renew_list(Duration::days(days.into()))?;
+    desk.console.data(&facts(desk.folder, &list))?;
     Ok(Answer::Yes)
 }
 

@@ -1,0 +1,7 @@
+//! `adit-ca` as operators and devices meet it: requests, intermediates, codes, passphrases, and what is
+//! left when it is ended at any of its writes.
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod desk;
+mod passphrases;
