@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod crashes;
+mod crowd;
 mod desk;
 mod passphrases;
