@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -151,6 +153,25 @@ pub(crate) fn remove_temporary(folder: &Path, name: &str) -> Result<Vec<PathBuf>
     for found in names(folder)? {
         if is_temporary(&found, name) {
             let path = folder.join(found);
+            remove(&path)?;
+            removed.push(path);
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes what writers of `path` left that are no more, and says what it was: it may hold a key.
+pub fn remove_abandoned(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return Ok(Vec::new());
+    };
+    let mut removed = Vec::new();
+    for found in names(folder_of(path))? {
+        let writer = temporary(&found, name)
+            .and_then(|middle| middle.split('-').next()?.parse().ok())
+            .and_then(Pid::from_raw);
+        if writer.is_some_and(|writer| test_kill_process(writer) == Err(Errno::SRCH)) {
+            let path = path.with_file_name(found);
             remove(&path)?;
             removed.push(path);
         }
@@ -311,24 +332,31 @@ fn names(folder: &Path) -> Result<Vec<String>, StoreError> {
 
 /// Whether `found` is a name that [`create_beside`] gives when it writes `name`.
 fn is_temporary(found: &str, name: &str) -> bool {
+    temporary(found, name).is_some()
+}
+
+/// What [`create_beside`] puts into the name when it writes `name`: the process, and a number.
+fn temporary<'a>(found: &'a str, name: &str) -> Option<&'a str> {
     let middle = found
-        .strip_prefix('.')
-        .and_then(|rest| rest.strip_prefix(name))
-        .and_then(|rest| rest.strip_prefix('.'))
-        .and_then(|rest| rest.strip_suffix(".tmp"));
-    middle.is_some_and(|middle| {
-        middle
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'-')
-    })
+        .strip_prefix('.')?
+        .strip_prefix(name)?
+        .strip_prefix('.')?
+        .strip_suffix(".tmp")?;
+    let numbers = |byte: u8| byte.is_ascii_digit() || byte == b'-';
+    middle.bytes().all(numbers).then_some(middle)
+}
+
+/// Where `path` is.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Makes the name of a file as durable as its content.
 fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|source| StoreError::Write {

@@ -61,6 +61,14 @@ impl Plan {
             }
             _ => gateways,
         };
+        for path in files.paths() {
+            for removed in store::remove_abandoned(path)? {
+                desk.console.note(&format!(
+                    "{} was left by a program that was ended while writing it, and was removed",
+                    removed.display()
+                ));
+            }
+        }
         let issued = authority.issue(&request(args))?;
         desk.console.detail(&format!(
             "issued {} for {} {}, valid until {}",

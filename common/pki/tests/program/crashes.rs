@@ -209,6 +209,8 @@ fn what_was_issued_is_recorded() {
             assert!(profile.is_some(), "what was acknowledged is there");
         }
         desk.run(&[&ISSUE[..], &["--force"]].concat()).expect(0);
+        let files = desk.files(".");
+        assert_eq!(files, ["alice.toml", "ca"], "nothing is left of a key");
     });
     assert!(kills == 0 || kills > 10, "{kills}");
 }
