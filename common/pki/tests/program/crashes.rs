@@ -20,9 +20,16 @@ use crate::desk::{Desk, Outcome, PROGRAM};
 const CALLS: &str = "?write,?pwrite64,?fsync,?fdatasync,?rename,?renameat,?renameat2,?unlink,\
     ?unlinkat,?ftruncate,?mkdir,?mkdirat,?chmod,?fchmod,?fchmodat,?link,?linkat";
 
-/// The calls that the command makes when nobody stops it, in their order; `None` without strace.
-fn calls(desk: &Desk, arguments: &[&str]) -> Option<Vec<String>> {
-    let trace = format!("trace={CALLS}");
+/// A program, what it is told, and which of its calls are followed.
+struct Run<'a> {
+    program: &'a str,
+    arguments: &'a [&'a str],
+    calls: &'a str,
+}
+
+/// The calls that the program makes when nobody stops it, in their order; `None` without strace.
+fn calls(desk: &Desk, run: &Run<'_>) -> Option<Vec<String>> {
+    let trace = format!("trace={}", run.calls);
     let mut all = vec![
         "-f",
         "-qq",
@@ -32,9 +39,9 @@ fn calls(desk: &Desk, arguments: &[&str]) -> Option<Vec<String>> {
         &trace,
         "-e",
         "signal=none",
-        PROGRAM,
+        run.program,
     ];
-    all.extend(arguments);
+    all.extend(run.arguments);
     let output = desk.command("strace", &all).output().ok()?;
     let text = fs::read_to_string(desk.path("trace")).ok()?;
     if text.is_empty() {
@@ -55,14 +62,27 @@ fn calls(desk: &Desk, arguments: &[&str]) -> Option<Vec<String>> {
     text.lines().map(name).collect()
 }
 
-/// Runs the command in folders that `prepare` makes, each time killed at another one of its calls.
+/// Runs `adit-ca` in folders that `prepare` makes, each time killed at another one of its calls.
 /// `check` gets the desk, and what the command had said until then. Gives the number of kills.
 fn at_every_call(
     prepare: impl Fn() -> Desk,
     arguments: &[&str],
     check: impl Fn(&Desk, &Outcome),
 ) -> usize {
-    let Some(calls) = calls(&prepare(), arguments) else {
+    let run = Run {
+        program: PROGRAM,
+        arguments,
+        calls: CALLS,
+    };
+    kill_at_every_call(prepare, &run, check)
+}
+
+fn kill_at_every_call(
+    prepare: impl Fn() -> Desk,
+    run: &Run<'_>,
+    check: impl Fn(&Desk, &Outcome),
+) -> usize {
+    let Some(calls) = calls(&prepare(), run) else {
         return 0;
     };
     for (place, call) in calls.iter().enumerate() {
@@ -82,9 +102,9 @@ fn at_every_call(
             &trace,
             "-e",
             &inject,
-            PROGRAM,
+            run.program,
         ];
-        all.extend(arguments);
+        all.extend(run.arguments);
         let output = desk.command("strace", &all).output().unwrap();
         let killed = output.status.signal() == Some(9) || output.status.code() == Some(137);
         assert!(killed, "{call} {which}: {output:?}");
@@ -308,4 +328,55 @@ fn a_key_is_encrypted_or_as_it_was() {
         let files = ["ca.key", "ca.pem", "crl.pem", "index.db"];
         assert_eq!(desk.files("ca"), files, "nothing is left of a key");
     });
+}
+
+/// What the gateway does with a code, in a process of its own: this very program, told to run this test
+/// alone in a folder where a code waits. Otherwise there is nothing to do.
+#[test]
+fn a_code_is_used_in_a_process_of_its_own() {
+    let Ok(code) = fs::read_to_string("code") else {
+        return;
+    };
+    let code: Code = code.parse().unwrap();
+    let request = CertificateRequest::from_pem(&fs::read_to_string("device.csr").unwrap()).unwrap();
+    let authority = Authority::open(Path::new("ca")).unwrap();
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    authority
+        .redeem(code.secret(), &request, None, now)
+        .unwrap();
+}
+
+#[test]
+fn a_code_is_used_together_with_the_record_of_its_certificate() {
+    let prepare = || {
+        let desk = Desk::with_authority();
+        desk.run(&["issue", "vpn.example.com", "--purpose", "gateway"])
+            .expect(0);
+        desk.run(&["request", "-o", "device.csr"]).expect(0);
+        let invite = ["invite", "alice@example.com", "--gateway-certificate"];
+        let code = desk.run(&[&invite[..], &["vpn.example.com.pem"]].concat());
+        desk.write("code", code.expect(0).stdout.trim());
+        desk
+    };
+    let program = std::env::current_exe().unwrap();
+    let run = Run {
+        program: program.to_str().unwrap(),
+        arguments: &["--exact", "crashes::a_code_is_used_in_a_process_of_its_own"],
+        // Those of the index; what the test says on the terminal is not followed.
+        calls: "?pwrite64,?fsync,?fdatasync,?unlink,?unlinkat,?ftruncate",
+    };
+    let kills = kill_at_every_call(prepare, &run, |desk, _| {
+        let authority = opened(&desk.path("ca"));
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let recorded = authority.entries().unwrap().len() == 2;
+        assert_eq!(recorded, authority.invitations(now).unwrap().is_empty());
+        // Whichever it was, the device that asks again gets its one certificate.
+        let code: Code = desk.read("code").parse().unwrap();
+        let request = CertificateRequest::from_pem(&desk.read("device.csr")).unwrap();
+        authority
+            .redeem(code.secret(), &request, None, now)
+            .unwrap();
+        assert_eq!(authority.entries().unwrap().len(), 2);
+    });
+    assert!(kills == 0 || kills > 5, "{kills}");
 }
