@@ -55,7 +55,7 @@ pub(super) fn revoke(
     }
     if withdrawn > 0 {
         text.push_str(&format!(
-            "withdrew {withdrawn} open invitations of {what}\n"
+            "open invitations of {what} withdrawn: {withdrawn}\n"
         ));
     }
     text.push_str(&facts(folder, &list));

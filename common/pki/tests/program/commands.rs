@@ -301,7 +301,7 @@ fn an_operator_invites_lists_and_withdraws() {
     desk.run(&[&invite[..], &pin].concat()).expect(0);
     let revoked = desk.run(&["revoke", "alice@example.com"]).expect(0).stdout;
     assert!(
-        revoked.contains("withdrew 1 open invitations of alice@example.com"),
+        revoked.contains("open invitations of alice@example.com withdrawn: 1"),
         "{revoked}"
     );
     desk.run(&[

@@ -120,7 +120,14 @@ fn opened(folder: &Path) -> Authority {
     for file in fs::read_dir(folder).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
         // SQLite removes a journal of its own when it writes next, if there is nothing in it to undo.
-        let known = ["ca.key", "ca.pem", "chain.pem", "crl.pem", "index.db"];
+        let known = [
+            "ca.csr",
+            "ca.key",
+            "ca.pem",
+            "chain.pem",
+            "crl.pem",
+            "index.db",
+        ];
         assert!(
             known.contains(&name.as_str()) || name == "index.db-journal",
             "{name} was left"
@@ -194,6 +201,30 @@ fn init_under_a_root_is_whole_or_begun_anew() {
         );
         assert!(known.len() <= if whole { 1 } else { 2 });
     });
+}
+
+#[test]
+fn what_the_root_answered_is_taken_whole_or_again() {
+    let prepare = || {
+        let desk = Desk::new();
+        desk.run(&["init", "root"]).expect(0);
+        desk.run(&["init", "--request"]).expect(0);
+        let sign = ["sign", "--authority", "ca/ca.csr", "--dir", "root"];
+        desk.run(&[&sign[..], &["-o", "signed.pem"]].concat())
+            .expect(0);
+        desk
+    };
+    let complete = ["init", "--certificate", "signed.pem"];
+    let kills = at_every_call(prepare, &complete, |desk, outcome| {
+        let key = desk.read("ca/ca.key");
+        if let Err(AuthorityError::Missing { .. }) = Authority::open(&desk.path("ca")) {
+            assert_eq!(outcome.stdout, "", "what was acknowledged is there");
+            desk.run(&complete).expect(0);
+        }
+        opened(&desk.path("ca"));
+        assert_eq!(desk.read("ca/ca.key"), key);
+    });
+    assert!(kills == 0 || kills > 20, "{kills}");
 }
 
 const ISSUE: [&str; 6] = [
