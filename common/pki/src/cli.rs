@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use adit_pki::inventory::{Filter, Format};
 use adit_pki::{Authority, Purpose, Reason};
 use clap::{Args, Parser, Subcommand};
 
@@ -77,15 +78,12 @@ enum Command {
     },
     /// List what was issued, oldest first
     List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Only what was revoked
-        #[arg(long)]
-        revoked: bool,
-        /// Only what is valid and ends within so many days
-        #[arg(long, value_name = "DAYS", conflicts_with = "revoked")]
-        expiring: Option<u32>,
+        /// Which of it
+        #[command(flatten)]
+        filter: Filter,
+        /// How
+        #[command(flatten)]
+        format: Format,
     },
     /// Revoke a certificate, or everything of a principal, and write a new revocation list
     Revoke {
@@ -189,17 +187,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer, Failure> {
         Command::Export(args) => export::run(&console, &folder, args),
         Command::Passphrase(args) => unlock::change(&desk, args),
         Command::Show { what } => inventory::show(&console, &folder, what),
-        Command::List {
-            json,
-            revoked,
-            expiring,
-        } => {
-            let filter = inventory::Filter {
-                revoked: *revoked,
-                expiring: *expiring,
-            };
-            inventory::list(&console, &folder, *json, &filter)
-        }
+        Command::List { filter, format } => inventory::list(&console, &folder, *format, filter),
         Command::Revoke { what, reason, days } => revoke::revoke(&desk, what, *reason, *days),
         Command::Crl { days } => revoke::crl(&desk, *days),
     }

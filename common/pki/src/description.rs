@@ -1,9 +1,7 @@
-//! A certificate in words, for people: also one that another authority issued.
+//! What a certificate says, in words for people: also one that another authority issued.
 //!
 //! Reads the first certificate of a PEM file, whatever else the file contains (a profile, for
 //! example). Nothing is verified here.
-
-use std::fmt::Write as _;
 
 use ring::digest::{SHA256, digest};
 use thiserror::Error;
@@ -37,43 +35,61 @@ pub fn certificates(text: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(found)
 }
 
-/// The certificate `der` in words, one line for each fact.
-pub fn describe(der: &[u8], now: i64) -> Result<String, DescriptionError> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| DescriptionError)?;
-    let validity = certificate.validity();
-    let (from, to) = (
-        validity.not_before.timestamp(),
-        validity.not_after.timestamp(),
-    );
-    let state = if now < from {
-        format!("NOT YET VALID, begins {}", distance(from - now))
-    } else if now > to {
-        format!("EXPIRED {}", distance(to - now))
-    } else {
-        format!("ends {}", distance(to - now))
-    };
-    let lines = [
-        ("subject", printable(&certificate.subject().to_string())),
-        ("issuer", printable(&certificate.issuer().to_string())),
-        ("purpose", purpose(&certificate)),
-        ("names", names(&certificate)),
-        ("groups", groups(&certificate)),
-        ("serial", hex(certificate.serial.to_bytes_be().as_slice())),
-        ("valid from", instant(from)),
-        ("valid until", format!("{} ({state})", instant(to))),
-        ("key", key(&certificate)),
-        (
-            "key sha256",
-            hex(digest(&SHA256, certificate.public_key().raw).as_ref()),
-        ),
-        ("sha256", hex(digest(&SHA256, der).as_ref())),
-    ];
-    let mut text = String::new();
-    for (label, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{label:<12} {value}");
+/// The facts of a certificate.
+pub(crate) struct Facts {
+    /// The first alternative name, or the common name where there is none.
+    pub(crate) principal: String,
+    /// The whole name of the holder.
+    pub(crate) subject: String,
+    /// The whole name of the authority that signed it.
+    pub(crate) issuer: String,
+    pub(crate) purpose: String,
+    /// The alternative names, each with its kind.
+    pub(crate) names: Vec<String>,
+    /// The organisational units.
+    pub(crate) groups: Vec<String>,
+    /// Hexadecimal digits.
+    pub(crate) serial: String,
+    /// First second of validity, Unix time.
+    pub(crate) valid_from: i64,
+    /// Last second of validity, Unix time.
+    pub(crate) expires: i64,
+    /// Kind and size of the key.
+    pub(crate) key: String,
+    /// SHA-256 of the public key, in hexadecimal digits.
+    pub(crate) key_sha256: String,
+}
+
+impl Facts {
+    /// Reads the certificate `der`.
+    pub(crate) fn read(der: &[u8]) -> Result<Self, DescriptionError> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| DescriptionError)?;
+        let names = names(&certificate);
+        let mut common = certificate.subject().iter_common_name();
+        let common = common.next().and_then(|name| name.as_str().ok());
+        let first = names.first().and_then(|name| name.split_once(':'));
+        Ok(Self {
+            principal: match (first, common) {
+                (Some((_, name)), _) => name.to_owned(),
+                (None, common) => printable(common.unwrap_or_default()),
+            },
+            subject: printable(&certificate.subject().to_string()),
+            issuer: printable(&certificate.issuer().to_string()),
+            purpose: purpose(&certificate),
+            groups: groups(&certificate),
+            serial: hex(certificate.serial.to_bytes_be().as_slice()),
+            valid_from: certificate.validity().not_before.timestamp(),
+            expires: certificate.validity().not_after.timestamp(),
+            key: key(&certificate),
+            key_sha256: fingerprint(certificate.public_key().raw),
+            names,
+        })
     }
-    Ok(text)
+}
+
+/// SHA-256 in hexadecimal digits: of a certificate in DER, the one name that every tool gives it.
+pub fn fingerprint(der: &[u8]) -> String {
+    hex(digest(&SHA256, der).as_ref())
 }
 
 /// A moment of Unix time, in UTC, to the second.
@@ -95,7 +111,8 @@ pub fn date(unix: i64) -> String {
 #[error("the certificate is not well-formed")]
 pub struct DescriptionError;
 
-fn distance(seconds: i64) -> String {
+/// How far away a moment is, "in 3 days" or "3 days ago".
+pub(crate) fn distance(seconds: i64) -> String {
     let (value, unit) = match seconds.unsigned_abs() {
         seconds if seconds >= 2 * DAY => (seconds / DAY, "days"),
         seconds if seconds >= 2 * HOUR => (seconds / HOUR, "hours"),
@@ -127,24 +144,27 @@ fn purpose(certificate: &X509Certificate<'_>) -> String {
     .to_owned()
 }
 
-fn names(certificate: &X509Certificate<'_>) -> String {
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Some(extension) = certificate.subject_alternative_name().ok().flatten() else {
-        return String::new();
+        return Vec::new();
     };
-    let names = extension.value.general_names.iter().map(|name| match name {
-        GeneralName::RFC822Name(text) => format!("email {text}"),
-        GeneralName::URI(text) => format!("uri {text}"),
-        GeneralName::DNSName(text) => format!("dns {text}"),
-        GeneralName::IPAddress(bytes) => format!("ip {}", address(bytes)),
-        _ => "another kind of name".to_owned(),
+    let names = extension.value.general_names.iter();
+    let names = names.filter_map(|name| match name {
+        GeneralName::RFC822Name(text) => Some(format!("email:{text}")),
+        GeneralName::URI(text) => Some(format!("uri:{text}")),
+        GeneralName::DNSName(text) => Some(format!("dns:{text}")),
+        GeneralName::IPAddress(bytes) => Some(format!("ip:{}", address(bytes))),
+        // Nothing here reads names of other kinds.
+        _ => None,
     });
-    printable(&names.collect::<Vec<_>>().join(", "))
+    names.map(|name| printable(&name)).collect()
 }
 
-fn groups(certificate: &X509Certificate<'_>) -> String {
+fn groups(certificate: &X509Certificate<'_>) -> Vec<String> {
     let units = certificate.subject().iter_organizational_unit();
-    let units: Vec<_> = units.map(|unit| unit.as_str().unwrap_or("?")).collect();
-    printable(&units.join(", "))
+    units
+        .map(|unit| printable(unit.as_str().unwrap_or("?")))
+        .collect()
 }
 
 fn key(certificate: &X509Certificate<'_>) -> String {

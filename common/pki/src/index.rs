@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, Row, TransactionBehavior, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::certificate::Purpose;
@@ -18,6 +18,7 @@ use crate::revocation::Revocation;
 
 mod invitations;
 mod lists;
+mod reader;
 
 pub(crate) use invitations::Standing;
 pub use lists::{List, Stopped};
@@ -62,20 +63,15 @@ pub struct Entry {
 impl Entry {
     /// Whether the certificate can be used at `now`, Unix time. Revoked stays revoked after its time.
     pub fn state(&self, now: i64) -> State {
-        if self.revoked.is_some() {
-            State::Revoked
-        } else if now < self.not_before {
-            State::NotYetValid
-        } else if now > self.not_after {
-            State::Expired
-        } else {
-            State::Valid
+        match self.revoked {
+            Some(_) => State::Revoked,
+            None => State::at(self.not_before, self.not_after, now),
         }
     }
 }
 
 /// Whether a certificate can be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// It can.
@@ -89,6 +85,17 @@ pub enum State {
 }
 
 impl State {
+    /// That of a certificate which nobody revoked, by its first and last second of validity.
+    pub fn at(not_before: i64, not_after: i64, now: i64) -> Self {
+        if now < not_before {
+            Self::NotYetValid
+        } else if now > not_after {
+            Self::Expired
+        } else {
+            Self::Valid
+        }
+    }
+
     /// The word for it in output.
     pub fn name(self) -> &'static str {
         match self {
@@ -298,10 +305,10 @@ const INSERT: &str = "INSERT INTO certificate (serial, principal, names, groups,
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(super) fn entry(serial: &str) -> Entry {
+    pub(crate) fn entry(serial: &str) -> Entry {
         Entry {
             serial: serial.to_owned(),
             principal: "alice@example.com".to_owned(),

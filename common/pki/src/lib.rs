@@ -25,6 +25,7 @@ pub mod csr;
 pub mod description;
 pub mod index;
 pub mod invitation;
+pub mod inventory;
 pub mod name;
 pub mod operator;
 pub mod passphrase;

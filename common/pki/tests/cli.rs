@@ -269,7 +269,7 @@ fn a_gateway_gets_a_certificate_and_a_key() {
     assert_eq!(desk.mode("vpn.example.com.key"), 0o600);
     assert_eq!(
         desk.listed()[0]["names"],
-        serde_json::json!(["vpn.example.com", "10.0.0.1"])
+        serde_json::json!(["dns:vpn.example.com", "ip:10.0.0.1"])
     );
 
     desk.run(&[
@@ -428,15 +428,21 @@ fn list_shows_who_has_what_from_whom_until_when() {
     );
     assert!(entry["issued_by"].as_str().unwrap().starts_with("olga@"));
     assert_eq!(entry["device"], serde_json::Value::Null);
-    let validity = entry["not_after"].as_i64().unwrap() - entry["not_before"].as_i64().unwrap();
-    assert_eq!(validity, 365 * 86400 + 300);
+    let days = entry["days_left"].as_i64().unwrap();
+    assert!((364..=365).contains(&days), "{days}");
+    let expires = entry["expires"].as_str().unwrap();
+    assert!(expires.ends_with('Z') && expires.contains('T'), "{expires}");
 
     let table = desk.run(&["list"]).expect(0).stdout;
     let lines: Vec<_> = table.lines().collect();
-    assert_eq!(lines.len(), 2);
+    assert_eq!(lines.len(), 4);
     assert!(
-        lines[0].starts_with("SERIAL") && lines[0].ends_with("STATE"),
+        lines[0].starts_with("PRINCIPAL") && lines[0].ends_with("SERIAL"),
         "{table}"
+    );
+    assert_eq!(
+        lines[3],
+        "1 certificate: 1 valid, 0 expire within 30 days, 0 revoked"
     );
     for word in [
         entry["serial"].as_str().unwrap(),
@@ -448,6 +454,55 @@ fn list_shows_who_has_what_from_whom_until_when() {
     ] {
         assert!(lines[1].contains(word), "{table}");
     }
+    let csv = desk.run(&["list", "--csv"]).expect(0).stdout;
+    let lines: Vec<_> = csv.split("\r\n").collect();
+    assert!(lines[0].starts_with("principal,state,serial,"), "{csv}");
+    assert!(lines[1].starts_with("alice@example.com,valid,"), "{csv}");
+}
+
+#[test]
+fn filters_of_the_list_go_together() {
+    let desk = Desk::with_authority();
+    for (principal, group, days) in [
+        ("alice@example.com", "eng", "10"),
+        ("bob@example.com", "eng", "100"),
+        ("carol@example.org", "ops", "10"),
+    ] {
+        let gateway = "vpn.example.com";
+        desk.run(&[
+            "issue",
+            principal,
+            "--group",
+            group,
+            "--days",
+            days,
+            "--gateway",
+            gateway,
+        ])
+        .expect(0);
+    }
+    desk.run(&["revoke", "carol@example.org"]).expect(0);
+    let named = |options: &[&str]| {
+        let text = desk.run(&[&["list", "--json"], options].concat());
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&text.expect(0).stdout).unwrap();
+        let names = rows
+            .iter()
+            .map(|row| row["principal"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let (alice, bob, carol) = ("alice@example.com", "bob@example.com", "carol@example.org");
+    assert_eq!(named(&["--expiring", "30"]), alice);
+    assert_eq!(named(&["--revoked"]), carol);
+    assert_eq!(named(&["--group", "eng"]), format!("{alice} {bob}"));
+    assert_eq!(named(&["--principal", "*@example.org"]), carol);
+    assert_eq!(named(&["--group", "eng", "--expiring", "9"]), "");
+    assert_eq!(
+        named(&["--group", "eng", "--group", "ops", "--revoked"]),
+        carol
+    );
+    desk.run(&["list", "--unused", "9"])
+        .refused(2, "does not see", "adit-server certs");
+    desk.run(&["list", "--json", "--csv"]).expect(2);
 }
 
 #[test]
@@ -482,12 +537,12 @@ fn show_finds_a_certificate_by_file_serial_and_principal() {
         let text = desk.run(&["show", what]).expect(0).stdout;
         for fact in [
             serial.as_str(),
-            "email alice@example.com",
+            "email:alice@example.com",
             "eng, ops",
             "client",
             "Example Corp",
             "ECDSA, 256 bits",
-            "(ends in 36",
+            "valid, ends in 36",
         ] {
             assert!(text.contains(fact), "{what}: no `{fact}` in {text}");
         }

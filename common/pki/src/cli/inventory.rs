@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use adit_pki::index::{Entry, Index, State};
+use adit_pki::index::Index;
+use adit_pki::inventory::{Filter, Format, Row};
 use adit_pki::store::{self, StoreError};
 use adit_pki::{AuthorityError, description};
-use serde::Serialize;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -24,7 +24,8 @@ pub(super) fn show(console: &Console, folder: &Path, what: &str) -> Result<Answe
         })?;
         let der = description::first_certificate(&content)
             .ok_or_else(|| Failure::input(format!("{} contains no certificate", path.display())))?;
-        console.data(&words(&der, now)?)?;
+        let row = Row::of_certificate(&der, now).map_err(|error| broken(&error))?;
+        console.data(&row.describe(now))?;
         return Ok(Answer::Yes);
     }
     let index = open(folder)?;
@@ -40,142 +41,40 @@ pub(super) fn show(console: &Console, folder: &Path, what: &str) -> Result<Answe
         ));
         return Ok(Answer::No);
     }
-    let texts: Vec<_> = entries
+    let texts: Result<Vec<_>, _> = entries
         .iter()
-        .map(|entry| described(entry, now))
-        .collect::<Result<_, _>>()?;
+        .map(|entry| Row::of_entry(entry, now).map(|row| row.describe(now)))
+        .collect();
+    let texts = texts.map_err(|error| broken(&error))?;
     console.data(&texts.join("\n"))?;
     Ok(Answer::Yes)
-}
-
-/// Which certificates are listed.
-pub(super) struct Filter {
-    /// Only revoked ones.
-    pub(super) revoked: bool,
-    /// Only valid ones that end within so many days.
-    pub(super) expiring: Option<u32>,
-}
-
-impl Filter {
-    fn takes(&self, entry: &Entry, now: i64) -> bool {
-        let state = entry.state(now);
-        if self.revoked {
-            return state == State::Revoked;
-        }
-        self.expiring.is_none_or(|days| {
-            state == State::Valid && entry.not_after - now <= i64::from(days) * DAY
-        })
-    }
 }
 
 pub(super) fn list(
     console: &Console,
     folder: &Path,
-    json: bool,
+    format: Format,
     filter: &Filter,
 ) -> Result<Answer, Failure> {
+    if filter.unused.is_some() {
+        let error = "the authority does not see which certificates are used";
+        let hint = "ask the gateway: `adit-server certs --unused DAYS`";
+        return Err(Failure::input(error).with_hint(hint));
+    }
     let now = now();
-    let mut entries = open(folder)?.entries()?;
-    entries.retain(|entry| filter.takes(entry, now));
-    let text = if json {
-        as_json(&entries, now)?
-    } else {
-        as_table(&entries, now)
-    };
-    console.data(&text)?;
+    let entries = open(folder)?.entries()?;
+    let rows: Result<Vec<Row>, _> = entries
+        .iter()
+        .map(|entry| Row::of_entry(entry, now))
+        .collect();
+    let mut rows = rows.map_err(|error| broken(&error))?;
+    rows.retain(|row| filter.takes(row, now));
+    console.data(&format.render(&rows, now))?;
     Ok(Answer::Yes)
 }
 
-/// A row of `list --json`.
-#[derive(Serialize)]
-struct Listed<'a> {
-    #[serde(flatten)]
-    entry: &'a Entry,
-    state: State,
-}
-
-fn as_json(entries: &[Entry], now: i64) -> Result<String, Failure> {
-    let listed: Vec<_> = entries
-        .iter()
-        .map(|entry| Listed {
-            entry,
-            state: entry.state(now),
-        })
-        .collect();
-    serde_json::to_string_pretty(&listed)
-        .map(|text| text + "\n")
-        .map_err(|error| Failure::environment(error, "cannot write the list"))
-}
-
-fn as_table(entries: &[Entry], now: i64) -> String {
-    let header = [
-        "SERIAL",
-        "PRINCIPAL",
-        "GROUPS",
-        "PURPOSE",
-        "NOT AFTER",
-        "ISSUED BY",
-        "STATE",
-    ];
-    let mut rows = vec![header.map(str::to_owned)];
-    rows.extend(entries.iter().map(|entry| {
-        [
-            entry.serial.clone(),
-            entry.principal.clone(),
-            if entry.groups.is_empty() {
-                "-".to_owned()
-            } else {
-                entry.groups.join(",")
-            },
-            entry.purpose.to_string(),
-            description::date(entry.not_after),
-            entry.issued_by.clone(),
-            entry.state(now).name().to_owned(),
-        ]
-    }));
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..header.len()).map(width).collect();
-    let line = |row: &[String; 7]| {
-        let cells: Vec<_> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        format!("{}\n", cells.join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
-}
-
-fn described(entry: &Entry, now: i64) -> Result<String, Failure> {
-    let mut text = words(&entry.certificate, now)?;
-    text.push_str(&format!("{:<12} {}\n", "issued by", entry.issued_by));
-    text.push_str(&format!(
-        "{:<12} {}\n",
-        "issued at",
-        description::instant(entry.created)
-    ));
-    if let Some(revocation) = &entry.revoked {
-        text.push_str(&format!(
-            "{:<12} {} by {} ({})\n",
-            "REVOKED",
-            description::instant(revocation.at),
-            revocation.by,
-            revocation.reason,
-        ));
-    }
-    if let Some(device) = &entry.device {
-        text.push_str(&format!("{:<12} {device}\n", "device"));
-    }
-    Ok(text)
-}
-
-fn words(der: &[u8], now: i64) -> Result<String, Failure> {
-    description::describe(der, now).map_err(|error| Failure::input(error.to_string()))
+fn broken(error: &description::DescriptionError) -> Failure {
+    Failure::input(error.to_string())
 }
 
 pub(super) fn open(folder: &Path) -> Result<Index, Failure> {
@@ -193,6 +92,3 @@ pub(super) fn open(folder: &Path) -> Result<Index, Failure> {
 fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
-
-/// Seconds.
-const DAY: i64 = 86_400;
