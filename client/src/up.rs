@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use adit_core::mtu;
 use adit_core::plan::PlanOptions;
+use adit_core::session::UserAgent;
 use adit_core::status::ClientStatus;
 use adit_net::data_loop::DataLoop;
 use adit_net::exit::Failure;
@@ -107,6 +108,7 @@ async fn run(profile: Profile, tls: Arc<QuicClient>, watch: Watch) -> Result<(),
             tls,
             server_name: profile.server_name.clone(),
             authority: authority(&profile),
+            user_agent: Some(user_agent()),
             tunnel_mtu,
         },
     );
@@ -409,6 +411,12 @@ fn authority(profile: &Profile) -> String {
         Some((_, port)) if *port != 443 => format!("{host}:{port}"),
         _ => host,
     }
+}
+
+/// This program on this host: the gateway's operator sees on which device a certificate is used.
+fn user_agent() -> UserAgent {
+    let host = adit_net::host::name();
+    UserAgent::of_host(env!("CARGO_PKG_VERSION"), std::env::consts::OS, &host)
 }
 
 /// What fits a packet of the link over IPv4; over IPv6 the last probe is 20 bytes too long and

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `{"ask":"status"}` | a `GatewayStatus` |
 //! | `{"ask":"usage"}` | a `Usage` |
+//! | `{"ask":"certs","what":null,"filter":{…}}` | a `Listing`, or the `Failure` with its hint |
 //! | `{"ask":"explain", …}`, with the fields of [`Asked`] | an `Answer`, or the `Failure` with its hint |
 //! | `{"ask":"reload","dry_run":false}` | a `Report`, or the `Failure` with its hint |
 //!
@@ -16,10 +17,12 @@ use adit_core::status::{self, GatewayStatus, RuleUsage, Usage};
 use adit_net::clock;
 use adit_net::control_socket::{self, Connection, ControlError};
 use adit_net::exit::Failure;
+use adit_pki::inventory::{Filter, Format};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
+use crate::certificates::{self, Listing};
 use crate::cli::{Asked, GatewayArgs};
 use crate::control::Control;
 use crate::explain::{self, Answer};
@@ -34,6 +37,13 @@ pub enum Request {
     Status {},
     /// Everything `adit-server usage` shows.
     Usage {},
+    /// Which certificates there are.
+    Certs {
+        /// A principal, a serial number or a fingerprint.
+        what: Option<String>,
+        /// Which of them.
+        filter: Filter,
+    },
     /// Why a flow may be, or may not.
     Explain(Asked),
     /// Read the configuration again.
@@ -49,6 +59,10 @@ pub async fn answer(mut connection: Connection, control: &mut Control<'_>) {
         match connection.receive().await? {
             Request::Status {} => connection.send(&control.status().await).await,
             Request::Usage {} => connection.send(&control.usage().await).await,
+            Request::Certs { what, filter } => {
+                let listing = control.certificates(what.as_deref(), &filter);
+                connection.send(&listing).await
+            }
             Request::Explain(asked) => connection.send(&control.explain(&asked).await).await,
             Request::Reload { dry_run: true } => connection.send(&control.rehearse().await).await,
             Request::Reload { dry_run: false } => {
@@ -117,6 +131,61 @@ pub fn print_explanation(
     let answer = answer?;
     print(json, &answer, Answer::render)?;
     Ok(ExitCode::from(u8::from(!answer.is_allowed())))
+}
+
+/// Asks the running gateway for certificates, or the files where none runs.
+///
+/// # Errors
+/// When nobody can answer.
+pub fn certificates(
+    gateway: &GatewayArgs,
+    what: Option<String>,
+    filter: Filter,
+) -> Result<Listing, Failure> {
+    let request = Request::Certs {
+        what: what.clone(),
+        filter: filter.clone(),
+    };
+    match control_socket::ask(&socket(gateway)?, &request) {
+        Ok(answer) => answer,
+        Err(ControlError::NotRunning { .. }) if gateway.socket.is_none() => {
+            let config = load::config(&gateway.config.config)?;
+            certificates::from_files(&config, what.as_deref(), &filter)
+        }
+        // Exit status 1 would mean that there is none.
+        Err(error) => Err(Failure::environment(&error).with_hint(error.hint())),
+    }
+}
+
+/// `adit-server certs`: prints the answer; the exit status says whether there is a certificate of that name,
+/// or with `check` whether there is none.
+///
+/// # Errors
+/// When there is none of that name.
+#[allow(clippy::print_stdout, clippy::print_stderr)]
+pub fn print_certificates(
+    listing: &Listing,
+    what: Option<&str>,
+    format: Format,
+    check: bool,
+) -> Result<ExitCode, Failure> {
+    let Listing { rows, now, notes } = listing;
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+    match what {
+        Some(what) if rows.is_empty() && !check => {
+            let error = format!("there is no certificate of {what:?} here");
+            let hint = "`adit-server certs` lists all: by principal, or by serial number";
+            return Err(Failure::no(error).with_hint(Some(hint)));
+        }
+        Some(_) if format == Format::default() => {
+            let texts: Vec<String> = rows.iter().map(|row| row.describe(*now)).collect();
+            print!("{}", texts.join("\n"));
+        }
+        _ => print!("{}", format.render(rows, *now)),
+    }
+    Ok(ExitCode::from(u8::from(check && !rows.is_empty())))
 }
 
 fn ask<A: DeserializeOwned>(gateway: &GatewayArgs, request: &Request) -> Result<A, Failure> {

@@ -153,6 +153,8 @@ pub struct Session {
     authority: String,
     remote: SocketAddr,
     addresses: Vec<String>,
+    /// What the client says about itself.
+    user_agent: Option<String>,
 }
 
 /// Packets that the policy denies, and how many.
@@ -196,6 +198,7 @@ impl From<&SessionInfo> for Session {
             authority: info.identity.authority.clone(),
             remote: info.remote,
             addresses: info.addresses.iter().map(ToString::to_string).collect(),
+            user_agent: info.user_agent.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use adit_pki::inventory::{Filter, Format};
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,27 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List certificates: whose, on which device, used when and from where, for what, until when
+    ///
+    /// All that clients have shown, whoever issued them, and all that the authorities issued whose folders
+    /// are here. The running gateway answers; without one the files do.
+    #[command(after_help = CERTS_STATUS)]
+    Certs {
+        /// Show one in full: a serial number or a fingerprint, or all of a principal
+        what: Option<String>,
+        /// Which of them
+        #[command(flatten)]
+        filter: Filter,
+        /// How
+        #[command(flatten)]
+        format: Format,
+        /// Exit with status 1 if there is one: for monitoring, with --expiring for example
+        #[arg(long)]
+        check: bool,
+        /// Which gateway
+        #[command(flatten)]
+        gateway: GatewayArgs,
+    },
     /// Show what each principal has used, over all its sessions
     Usage {
         /// Which gateway
@@ -145,6 +167,8 @@ pub struct GatewayArgs {
 /// Each engine has a socket with its buffers: what is larger is a typing error.
 const MOST_ENGINES: i64 = 64;
 
+const CERTS_STATUS: &str = "Exit status: 0 done, 1 there is none of that name, or with --check there is one, \
+    2 the configuration is wrong, 3 the gateway cannot be asked.";
 const EXPLAIN_STATUS: &str = "Exit status: 0 allowed, 1 denied, 2 the question or the configuration is wrong, \
     3 the gateway cannot be asked.";
 

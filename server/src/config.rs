@@ -53,6 +53,8 @@ pub struct AuthorityConfig {
     pub crl_policy: CrlPolicy,
     /// Keys that count for nothing, in whatever certificates they stand.
     pub revoked_keys: BTreeSet<KeyHash>,
+    /// Its own folder, if it is here: what it issued is listed before it is used.
+    pub folder: Option<PathBuf>,
 }
 
 /// The TUN side.
@@ -147,6 +149,7 @@ impl ServerConfig {
                 crls: authority.crls.iter().map(|path| resolve(path)).collect(),
                 crl_policy,
                 revoked_keys,
+                folder: authority.folder.as_deref().map(resolve),
             });
         }
 
@@ -272,6 +275,7 @@ struct RawAuthority {
     crl_policy: Spanned<RawCrlPolicy>,
     #[serde(default)]
     revoked_keys: Vec<Spanned<String>>,
+    folder: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

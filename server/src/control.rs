@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use adit_core::close::Refusal;
 use adit_core::dataplane::{Denied, TokenBucket};
 use adit_core::flow::RuleAccounts;
-use adit_core::identity::Principal;
+use adit_core::session::UserAgent;
 use adit_core::status::{GatewayStatus, RuleTexts, Traffic, Usage, rules_traffic};
 use adit_core::table::leases::LeaseEntry;
 use adit_net::control_socket::Connection;
 use adit_net::host::Host;
 use adit_net::signals::{Signal, Signals};
 use adit_net::{clock, control_socket};
-use adit_tunnel::{GatewayEvent, SessionId, SessionInfo};
+use adit_tunnel::{GatewayEvent, Holder, SessionId, SessionInfo};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
@@ -22,9 +22,10 @@ use tracing::{debug, info, warn};
 use crate::accounting::Accounting;
 use crate::admin;
 use crate::audit::{self, Audit, Event};
+use crate::certificates::{self, Certificates, Reminders, Warning};
 use crate::desk::Desk;
 use crate::engines::Engines;
-use crate::lists::{Ages, Newest, Watch};
+use crate::lists::{self, Ages, Newest, Watch};
 use crate::load::Loaded;
 use crate::network::Machine;
 use crate::state::{Keys, State};
@@ -55,6 +56,8 @@ pub struct Control<'a> {
     pub audit: Audit,
     /// The accounts.
     pub accounting: Accounting,
+    /// What is known of certificates.
+    pub certificates: Certificates,
     /// The leases as they were saved last.
     pub leases: Vec<LeaseEntry>,
     /// What may be told of refusals.
@@ -65,6 +68,8 @@ pub struct Control<'a> {
     pub watch: Watch,
     /// How old the lists were when it was told last.
     pub ages: Ages,
+    /// Which certificates that end soon have been told of.
+    pub reminders: Reminders,
 }
 
 impl Control<'_> {
@@ -78,6 +83,7 @@ impl Control<'_> {
         let mut minute = tokio::time::interval(SAVE_EVERY);
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut minutes: u32 = 0;
         let mut ended = std::pin::pin!(ended);
         loop {
             while let Some(connection) = self.latecomers.pop() {
@@ -101,15 +107,22 @@ impl Control<'_> {
                     }
                 },
                 _ = look.tick() => {
+                    self.certificates.save_in_time(Instant::now());
                     if self.watch.changed(&self.loaded.config) {
                         self.follow_lists().await;
                     }
                 }
                 _ = minute.tick() => {
-                    self.ages.tell(&self.loaded.authorities, clock::unix_seconds());
+                    let now = clock::unix_seconds();
+                    self.ages.tell(&self.loaded.authorities, now);
+                    self.reminders.tell(self.ending(now), now);
                     if let Some(status) = self.engines.status().await {
                         self.accounting.save(&self.state, &status, &self.loaded.policy);
+                        if minutes.is_multiple_of(MINUTES_BETWEEN_USES) {
+                            self.certificates.in_use(&status);
+                        }
                     }
+                    minutes = minutes.wrapping_add(1);
                 }
                 result = &mut ended => return Some(result),
             }
@@ -145,6 +158,7 @@ impl Control<'_> {
         let nobody = GatewayStatus::default();
         self.accounting
             .save(&self.state, &nobody, &self.loaded.policy);
+        self.certificates.save();
         self.audit.write(&Event::Stop);
     }
 
@@ -156,7 +170,23 @@ impl Control<'_> {
             status.connections += more.connections;
             status.total.add(&more.traffic);
         }
+        status.warnings = self.warnings();
         Some(status)
+    }
+
+    /// What an operator should do something about.
+    fn warnings(&self) -> Vec<String> {
+        let now = clock::unix_seconds();
+        let mut warnings = lists::warnings(&self.loaded.authorities, now);
+        warnings.extend(self.ending(now).into_iter().map(|warning| warning.text));
+        warnings
+    }
+
+    /// Certificates that end soon.
+    fn ending(&self, now: i64) -> Vec<Warning> {
+        let mut ending = certificates::warnings(&self.loaded, now);
+        ending.extend(self.certificates.ending(now));
+        ending
     }
 
     /// Everything `usage` shows; `None` when an engine has ended.
@@ -178,6 +208,7 @@ impl Control<'_> {
             self.handle_event(event);
             next = more.try_recv().ok();
         }
+        self.certificates.save_in_time(Instant::now());
         if leases_changed && let Some(leases) = self.desk.leases().await {
             self.audit.write_leases(&self.leases, &leases);
             if let Err(error) = self.state.save_leases(&leases) {
@@ -192,9 +223,9 @@ impl Control<'_> {
             GatewayEvent::Opened(session) => self.opened(&session),
             GatewayEvent::Refused {
                 remote,
-                principal,
+                holder,
                 refusal,
-            } => self.refused(remote, principal.as_ref(), &refusal),
+            } => self.refused(remote, holder.as_deref(), &refusal),
             GatewayEvent::HandedOver {
                 session,
                 before,
@@ -222,9 +253,11 @@ impl Control<'_> {
             serial = session.identity.serial,
             addresses = ?session.addresses,
             remote = %session.remote,
+            device = session.user_agent.as_ref().map(UserAgent::device),
             "session opened"
         );
         self.accounting.open_session(session);
+        self.certificates.opened(session);
         self.audit.write(&Event::Connect {
             session: audit::Session::from(session),
             groups: &session.groups,
@@ -239,6 +272,7 @@ impl Control<'_> {
             remote = %session.remote,
             "session goes on over a new connection"
         );
+        self.certificates.handed_over(before, session);
         self.audit.write(&Event::Handover {
             session: audit::Session::from(session),
             before: before.0,
@@ -264,6 +298,7 @@ impl Control<'_> {
         let rules = rules_traffic(accounts, &mut texts);
         self.accounting
             .close_session(session, traffic, &rules, &texts);
+        self.certificates.closed(session);
         self.audit.write(&Event::Disconnect {
             session: audit::Session::from(session),
             reason,
@@ -293,11 +328,14 @@ impl Control<'_> {
         });
     }
 
-    fn refused(&mut self, remote: SocketAddr, principal: Option<&Principal>, refusal: &Refusal) {
+    fn refused(&mut self, remote: SocketAddr, holder: Option<&Holder>, refusal: &Refusal) {
+        if let Some(holder) = holder {
+            self.certificates.refused(remote, holder, refusal);
+        }
         let Some(suppressed) = self.refusals.take(Instant::now()) else {
             return;
         };
-        let principal = principal.map(Principal::as_str);
+        let principal = holder.map(|holder| holder.identity.principal.as_str());
         warn!(%remote, principal, reason = %refusal, suppressed, "connection refused");
         self.audit.write(&Event::Refuse {
             remote,
@@ -341,6 +379,8 @@ const REFUSAL_BURST: u32 = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What a gateway that is killed forgets of its accounts.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// And what it forgets of when certificates were used, whose sessions are open.
+const MINUTES_BETWEEN_USES: u32 = 5;
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@
 pub mod accounting;
 pub mod admin;
 pub mod audit;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -42,6 +43,16 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run { config, engines } => run::run(&config.config, engines),
         Command::Check(args) => check(&args.config),
         Command::Status { gateway, json } => admin::print_status(&gateway, json),
+        Command::Certs {
+            what,
+            filter,
+            format,
+            check,
+            gateway,
+        } => {
+            let listing = admin::certificates(&gateway, what.clone(), filter)?;
+            return admin::print_certificates(&listing, what.as_deref(), format, check);
+        }
         Command::Usage {
             gateway,
             rules,
@@ -70,6 +81,9 @@ fn check(path: &std::path::Path) -> Result<(), Failure> {
     }
     for warning in lists::warnings(&loaded.authorities, adit_net::clock::unix_seconds()) {
         println!("warning: {warning}");
+    }
+    for warning in certificates::warnings(&loaded, adit_net::clock::unix_seconds()) {
+        println!("warning: {}", warning.text);
     }
     let names: Vec<&str> = loaded
         .config

@@ -129,15 +129,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     }
     let mut warnings = policy.warnings().to_vec();
     warnings.extend(policy.ended_rules(now));
-    let provider = Arc::new(Algorithms::for_this_cpu().provider());
-    let mut authorities = Vec::new();
-    for authority in &config.authorities {
-        let anchors = certificates(&authority.certificates, files::read)?;
-        let read = Authority::new(authority.rule.clone(), anchors, &provider)
-            .map_err(|error| tls_error(&authority.certificates, &error))?;
-        authorities.push(with_revocations(&read, authority)?);
-    }
-    let authorities = Arc::new(Authorities::new(authorities));
+    let authorities = Arc::new(authorities(&config)?);
     let credentials = Credentials {
         chain: certificates(&config.certificate, files::read)?,
         key: private_key(&config.key)?,
@@ -180,6 +172,22 @@ pub fn policy(config: &ServerConfig) -> Result<Policy, LoadError> {
             Err(error.with_hint(hint).into())
         }
     }
+}
+
+/// Reads the authorities with their revocation lists.
+///
+/// # Errors
+/// The first thing that is wrong with them.
+pub fn authorities(config: &ServerConfig) -> Result<Authorities, LoadError> {
+    let provider = Arc::new(Algorithms::for_this_cpu().provider());
+    let mut authorities = Vec::new();
+    for authority in &config.authorities {
+        let anchors = certificates(&authority.certificates, files::read)?;
+        let read = Authority::new(authority.rule.clone(), anchors, &provider)
+            .map_err(|error| tls_error(&authority.certificates, &error))?;
+        authorities.push(with_revocations(&read, authority)?);
+    }
+    Ok(Authorities::new(authorities))
 }
 
 /// The same with revocation lists as they are now; no other file is read.

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::accounting::Accounting;
 use crate::audit::{Audit, Event};
+use crate::certificates::{Certificates, Reminders};
 use crate::control::{Control, RefusalLog};
 use crate::desk;
 use crate::engines;
@@ -64,6 +65,8 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
             state.newest_lists_path().display()
         )))
     })?;
+    let certificates = Certificates::open(&state)
+        .map_err(|error| Failure::environment(&error).while_doing("cannot keep an inventory"))?;
     let audit = Audit::open(&config.audit_log).map_err(LoadError::from)?;
     let admin = control_socket::Listener::bind(&config.admin_socket)
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
@@ -158,11 +161,13 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
         desk,
         audit,
         accounting,
+        certificates,
         leases,
         refusals: RefusalLog::new(Instant::now()),
         newest,
         watch: Watch::default(),
         ages: Ages::default(),
+        reminders: Reminders::default(),
     };
     control.remember_lists();
     let served = work(reception, notes, threads, &mut control).await;

@@ -6,6 +6,8 @@
 
 mod access;
 mod bed;
+mod certificates;
+mod corporate;
 mod engines;
 mod errors;
 mod leftovers;
@@ -133,6 +135,14 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_hundred_revocations_count_within_a_second_each",
         revocation::a_hundred_revocations,
+    ),
+    (
+        "who_has_what_is_known_over_restarts_whoever_issued_it",
+        certificates::are_known_over_restarts,
+    ),
+    (
+        "a_damaged_inventory_is_set_aside_and_the_gateway_runs",
+        certificates::a_damaged_inventory_is_set_aside,
     ),
     ("several_engines_are_one_gateway", engines::are_one_gateway),
     ("site_to_site_between_two_lans", site::between_two_lans),

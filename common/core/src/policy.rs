@@ -37,12 +37,14 @@ mod schedule;
 mod services;
 mod shadow;
 mod shared;
+mod standing;
 mod summary;
 
 pub use explain::{Explanation, GroupOrigin, Miss, Question, RuleText, Upcoming, render};
 pub use filter::{Decision, Direction, Filter, Flow, RuleId};
 pub use rate::Rate;
 pub use rule::{Action, Rule};
+pub use standing::Standing;
 pub use summary::Summary;
 
 /// Who gets which addresses and may reach what.

@@ -19,9 +19,11 @@ mod handover;
 mod problem;
 mod template;
 mod tunnel;
+mod user_agent;
 
 pub use crate::h3::Action;
 pub use handover::{Place, Proof};
+pub use user_agent::UserAgent;
 
 use std::time::Duration;
 

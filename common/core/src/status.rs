@@ -36,6 +36,9 @@ pub struct GatewayStatus {
     pub refused_by_device: u64,
     /// Everything since the start, ended sessions and packets without a session included.
     pub total: Traffic,
+    /// What an operator should do something about.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One session.
@@ -53,6 +56,9 @@ pub struct SessionStatus {
     pub ipv6: bool,
     /// The client's outer address.
     pub remote: String,
+    /// What the client says about itself.
+    #[serde(default)]
+    pub user_agent: Option<String>,
     /// Seconds since 1970 when it opened.
     pub since: i64,
     /// Seconds since 1970 when it ends at the latest, with the first certificate of its chain.

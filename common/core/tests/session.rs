@@ -9,7 +9,7 @@ use adit_core::h3::{ErrorCode, frame};
 use adit_core::range::{self, RouteRange};
 use adit_core::session::client::{self, ClientControlConfig, ClientEvent};
 use adit_core::session::gateway::{self, GatewayControlConfig, GatewayEvent, Scope};
-use adit_core::session::{Action, Assignment, Place, Proof};
+use adit_core::session::{Action, Assignment, Place, Proof, UserAgent};
 use adit_core::wire::capsule::{AssignedAddress, Capsule, CapsuleReader, RequestedAddress};
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -25,6 +25,7 @@ fn a_client_is_admitted_and_learns_its_addresses_and_routes() {
             path: "/.well-known/masque/ip/*/*/".into(),
             scope: Scope::default(),
             handover: None,
+            user_agent: None,
         };
         assert_eq!(pair.gateway_events, [requested]);
         assert_eq!(
@@ -159,6 +160,24 @@ fn a_proof_reaches_the_gateway_and_a_place_the_client() {
         pair.drive();
         assert_eq!(pair.client.place(), place);
     }
+}
+
+#[test]
+fn the_gateway_learns_what_the_client_says_about_itself() {
+    let mut config = ClientControlConfig::new("vpn.example.com");
+    let user_agent = UserAgent::of_host("0.1.0", "linux", "laptop-7");
+    config.user_agent = Some(user_agent.clone());
+    let mut pair = Pair::with(&[], config);
+    pair.drive();
+    let [
+        GatewayEvent::Requested {
+            user_agent: said, ..
+        },
+    ] = &pair.gateway_events[..]
+    else {
+        panic!("{:?}", pair.gateway_events);
+    };
+    assert_eq!(*said, Some(user_agent));
 }
 
 #[test]

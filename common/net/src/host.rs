@@ -35,9 +35,11 @@ mod linux;
 mod unsupported;
 
 #[cfg(target_os = "linux")]
-pub use linux::{Host, connected, has_ipv6, interface_index, largest_link_mtu, route_to};
+pub use linux::{Host, connected, has_ipv6, interface_index, largest_link_mtu, name, route_to};
 #[cfg(not(target_os = "linux"))]
-pub use unsupported::{Host, connected, has_ipv6, interface_index, largest_link_mtu, route_to};
+pub use unsupported::{
+    Host, connected, has_ipv6, interface_index, largest_link_mtu, name, route_to,
+};
 
 /// How the host shall look for one tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -181,6 +181,7 @@ impl World {
                 tls: Arc::clone(&self.tls),
                 server_name: "vpn.example.com".to_owned(),
                 authority: "vpn.example.com".to_owned(),
+                user_agent: None,
                 tunnel_mtu: 1400,
             },
         );

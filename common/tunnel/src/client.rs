@@ -13,9 +13,9 @@ use adit_core::backoff::Backoff;
 use adit_core::close::Refusal;
 use adit_core::dataplane::client::ClientView;
 use adit_core::dataplane::{Counters, TokenBucket};
-use adit_core::session::Assignment;
 use adit_core::session::Place;
 use adit_core::session::client::{ClientControlConfig, Control};
+use adit_core::session::{Assignment, UserAgent};
 use bytes::Bytes;
 use quinn_proto::{Transmit, TransportConfig};
 
@@ -48,6 +48,8 @@ pub struct ClientConfig {
     pub server_name: String,
     /// `:authority` of the request: host and port of the gateway.
     pub authority: String,
+    /// What is said to gateways about this client and its host.
+    pub user_agent: Option<UserAgent>,
     /// MTU of the TUN device.
     pub tunnel_mtu: u16,
 }
@@ -180,7 +182,10 @@ impl Client {
             links: Links::new(),
             endpoints: Endpoints::new(&config.keys, &config.limits),
             opening: Opening {
-                control: ClientControlConfig::new(config.authority),
+                control: ClientControlConfig {
+                    user_agent: config.user_agent,
+                    ..ClientControlConfig::new(config.authority)
+                },
                 predecessor: None,
             },
             tls: config.tls,

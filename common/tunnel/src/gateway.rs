@@ -17,7 +17,6 @@ use adit_core::close::{Refusal, RefusalKind};
 use adit_core::dataplane::gateway::Place;
 use adit_core::dataplane::{Counters, Denied, TokenBucket};
 use adit_core::flow::RuleAccounts;
-use adit_core::identity::Principal;
 use adit_core::session::gateway::{Control, GatewayControlConfig};
 use adit_core::table::owners::Owners;
 use bytes::Bytes;
@@ -26,6 +25,7 @@ use quinn_proto::Transmit;
 use crate::chunks::Chunks;
 use crate::cid;
 use crate::epoch::Epoch;
+use crate::holder::Holder;
 use crate::linger::Lingering;
 use crate::link::Notice;
 use crate::links::{Datagram, Key, Links};
@@ -89,8 +89,9 @@ pub enum GatewayEvent {
     Refused {
         /// Where from.
         remote: SocketAddr,
-        /// Whose certificate it was, as far as it could be read.
-        principal: Option<Principal>,
+        /// Whose certificate it was, if one of the authorities signed it. A handshake that is refused is not
+        /// proof of having its key.
+        holder: Option<Box<Holder>>,
         /// Why.
         refusal: Refusal,
     },

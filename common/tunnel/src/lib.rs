@@ -20,6 +20,7 @@ mod endpoints;
 mod epoch;
 mod gateway;
 mod handover;
+mod holder;
 mod linger;
 mod link;
 mod links;
@@ -36,6 +37,7 @@ pub use gateway::{
     Census, Findings, Gateway, GatewayConfig, GatewayEvent, Inquiry, InsideAddresses, SessionId,
     SessionInfo, ToNeighbour,
 };
+pub use holder::Holder;
 pub use links::Datagram;
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use reception::{

@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::cid::Issued;
 use crate::links::Datagram;
-use crate::tls::HandshakeFacts;
+use crate::tls::{HandshakeFacts, Shown};
 
 /// A control machine of `adit_core::session`, as the link needs it.
 pub(crate) trait Machine: Sized {
@@ -137,8 +137,24 @@ impl<M: Machine> Link<M> {
         self.connection
             .crypto_session()
             .peer_identity()
-            .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
-            .map(|chain| *chain)
+            .and_then(|any| any.downcast::<Shown>().ok())
+            .and_then(|shown| match *shown {
+                Shown::Proven(chain) => Some(chain),
+                Shown::Refused(_) => None,
+            })
+            .unwrap_or_default()
+    }
+
+    /// The certificates the peer showed and the handshake refused, leaf first. Anybody may show those of others.
+    pub(crate) fn refused_chain(&self) -> Vec<CertificateDer<'static>> {
+        self.connection
+            .crypto_session()
+            .peer_identity()
+            .and_then(|any| any.downcast::<Shown>().ok())
+            .and_then(|shown| match *shown {
+                Shown::Refused(chain) => Some(chain),
+                Shown::Proven(_) => None,
+            })
             .unwrap_or_default()
     }
 

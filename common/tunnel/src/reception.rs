@@ -422,18 +422,20 @@ impl Reception {
             }
             Notice::Lost(error) => {
                 self.awaited.remove(key);
-                self.handle_lost(key, &error);
+                self.handle_lost(now, key, &error);
             }
             Notice::Report(Report::Requested {
                 stream,
                 scope,
                 handover,
+                user_agent,
                 ..
             }) => {
                 let request = Request {
                     stream,
                     scope,
                     handover,
+                    user_agent,
                 };
                 self.consider(now, key, request);
             }

@@ -20,6 +20,7 @@ mod session;
 mod verify;
 
 pub use revocation::{CrlPolicy, KeyHash, ListRefusal, NotAKeyHash, SignedList};
+pub(crate) use session::Shown;
 pub use session::{HandshakeFacts, QuicClient, QuicServer};
 pub use verify::{Authorities, Authority, GatewayVerifier};
 
@@ -198,7 +199,7 @@ pub fn gateway_config(
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.max_early_data_size = 0;
-    QuicServer::new(Arc::new(config)).map(Arc::new)
+    QuicServer::new(Arc::new(config), Arc::clone(authorities)).map(Arc::new)
 }
 
 /// The client's TLS configuration: the gateway is verified by name, chain and purpose.

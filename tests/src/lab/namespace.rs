@@ -39,6 +39,8 @@ pub enum Sight {
     WithoutTun,
     /// The same files, but no rights over the network: what an ordinary user has.
     WithoutRights,
+    /// A host with this name.
+    Named(&'static str),
     /// The first directory of each pair stands in place of the second: a machine of its own.
     Instead(Vec<(CString, CString)>),
 }
@@ -138,6 +140,10 @@ impl Namespace {
                     Sight::WithoutTun => {
                         rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)?;
                         mount(c"none", c"/dev/net", c"tmpfs", MountFlags::empty(), c"")?;
+                    }
+                    Sight::Named(name) => {
+                        rustix::thread::unshare_unsafe(UnshareFlags::NEWUTS)?;
+                        rustix::system::sethostname(name.as_bytes())?;
                     }
                     // Rights do not reach out of a new user namespace; files still know their owner.
                     Sight::WithoutRights => {

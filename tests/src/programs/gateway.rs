@@ -86,6 +86,11 @@ impl Gateway {
         self.ask("explain", arguments)
     }
 
+    /// `adit-server certs`, with these arguments.
+    pub fn certs(&self, arguments: &[&str]) -> Result<Outcome> {
+        self.ask("certs", arguments)
+    }
+
     fn ask(&self, what: &str, options: &[&str]) -> Result<Outcome> {
         let mut ask = Command::new(&self.server);
         ask.arg(what)

@@ -254,6 +254,7 @@ fn config(tls: Arc<QuicClient>) -> ClientConfig {
         tls,
         server_name: SERVER_NAME.to_owned(),
         authority: SERVER_NAME.to_owned(),
+        user_agent: None,
         tunnel_mtu: 1400,
     }
 }

@@ -194,7 +194,8 @@ fn described(sources: &[PrincipalSource]) -> String {
     names.join(" or ")
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// A serial number as everybody writes it.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     // A positive serial with its top bit set is encoded with a leading zero byte.
     let bytes = match bytes {
         [0, rest @ ..] if !rest.is_empty() => rest,

@@ -16,6 +16,8 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
+use super::extract::hexadecimal;
+
 /// The facts of a revocation list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationList {
@@ -73,6 +75,36 @@ impl RevocationList {
         } else {
             Freshness::Fresh
         }
+    }
+}
+
+/// A certificate that a list revokes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Its serial number, lower-case hexadecimal.
+    pub serial: String,
+    /// When it was revoked, since 1970.
+    pub at: i64,
+    /// Why, by its name in RFC 5280 §5.3.1; `None` where the list does not say.
+    pub reason: Option<&'static str>,
+}
+
+impl Revoked {
+    /// Everything that a list in DER revokes; nothing if it cannot be read.
+    #[must_use]
+    pub fn all(der: &[u8]) -> Vec<Self> {
+        let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
+            return Vec::new();
+        };
+        let revoked = list.iter_revoked_certificates();
+        let revoked = revoked.map(|revoked| Self {
+            serial: hexadecimal(revoked.raw_serial()),
+            at: revoked.revocation_date.timestamp(),
+            reason: revoked
+                .reason_code()
+                .and_then(|(_, code)| REASONS.get(usize::from(code.0)).copied()),
+        });
+        revoked.collect()
     }
 }
 
@@ -254,6 +286,20 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
+/// By their numbers (RFC 5280 §5.3.1).
+const REASONS: [&str; 11] = [
+    "unspecified",
+    "keyCompromise",
+    "cACompromise",
+    "affiliationChanged",
+    "superseded",
+    "cessationOfOperation",
+    "certificateHold",
+    "",
+    "removeFromCRL",
+    "privilegeWithdrawn",
+    "aACompromise",
+];
 /// Characters of a name in a message.
 const MAX_NAME: usize = 200;
 
@@ -290,6 +336,33 @@ mod tests {
     fn list(number: &[u8]) -> RevocationList {
         let list = params(number).signed_by(&issuer()).unwrap();
         RevocationList::read(list.der()).unwrap()
+    }
+
+    #[test]
+    fn what_a_list_revokes_is_read_with_its_moment_and_reason() {
+        use rcgen::{RevocationReason, RevokedCertParams};
+        let mut params = params(&[1]);
+        let entry = |serial: &[u8], reason| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: date_time_ymd(1970, 1, 2),
+            reason_code: reason,
+            invalidity_date: None,
+        };
+        params.revoked_certs = vec![
+            entry(&[0x0f, 0xa0], Some(RevocationReason::KeyCompromise)),
+            entry(&[0xff], None),
+        ];
+        let list = params.signed_by(&issuer()).unwrap();
+        let revoked = |serial: &str, reason| Revoked {
+            serial: serial.to_owned(),
+            at: 86_400,
+            reason,
+        };
+        assert_eq!(
+            Revoked::all(list.der()),
+            [revoked("0fa0", Some("keyCompromise")), revoked("ff", None)]
+        );
+        assert!(Revoked::all(&list.der()[1..]).is_empty());
     }
 
     #[test]

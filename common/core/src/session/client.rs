@@ -15,7 +15,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::tunnel::{Abort, Said, Tunnel, answer};
-use super::{Action, Place, Proof, handover, problem};
+use super::{Action, Place, Proof, UserAgent, handover, problem};
 use crate::close::{Refusal, RefusalKind};
 use crate::h3::connection::{Connection, Event};
 use crate::h3::message::ResponseHead;
@@ -39,6 +39,8 @@ pub struct ClientControlConfig {
     pub request_addresses: bool,
     /// Proves that the session of another connection is to go on over this one.
     pub handover: Option<Proof>,
+    /// What is said about this client and its host.
+    pub user_agent: Option<UserAgent>,
 }
 
 impl ClientControlConfig {
@@ -50,6 +52,7 @@ impl ClientControlConfig {
             request_timeout: super::REQUEST_TIMEOUT,
             request_addresses: true,
             handover: None,
+            user_agent: None,
         }
     }
 }
@@ -279,6 +282,9 @@ impl Control {
         ];
         if let Some(proof) = &proof {
             fields.push((handover::FIELD, proof));
+        }
+        if let Some(user_agent) = &self.config.user_agent {
+            fields.push(("user-agent", user_agent.as_str()));
         }
         self.h3.write_headers(self.stream, &fields, false);
         if self.config.request_addresses {

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::tunnel::{Abort, Tunnel, answer};
-use super::{Action, Assignment, Place, Proof, handover, problem};
+use super::{Action, Assignment, Place, Proof, UserAgent, handover, problem};
 use crate::close::{Refusal, RefusalKind};
 use crate::h3::connection::{Connection, Event};
 use crate::h3::message::RequestHead;
@@ -77,6 +77,8 @@ pub enum GatewayEvent {
         scope: Scope,
         /// What proves that the client has another connection, whose session is to go on over this one.
         handover: Option<Proof>,
+        /// What the client says about itself, if it is fit to be shown.
+        user_agent: Option<UserAgent>,
     },
     /// The client assigned these networks to the gateway's side (full list).
     PeerAssigned(Vec<IpNet>),
@@ -308,12 +310,14 @@ impl Control {
                 self.phase = Phase::Asked { stream };
                 let proof = head.fields.single(handover::FIELD);
                 let handover = proof.and_then(Proof::read);
+                let user_agent = head.fields.single("user-agent").and_then(UserAgent::read);
                 let request = GatewayEvent::Requested {
                     stream,
                     authority: head.authority.unwrap_or_default(),
                     path: head.path.unwrap_or_default(),
                     scope,
                     handover,
+                    user_agent,
                 };
                 if self.h3.peer_settings().is_some() {
                     self.consider(request);

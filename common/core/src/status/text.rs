@@ -42,6 +42,12 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
         counted(status.sessions.len(), "session"),
         counted(status.connections, "connection"),
     );
+    for warning in &status.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    if !status.warnings.is_empty() {
+        text.push('\n');
+    }
     text.push_str(&table(&rows));
     for session in &status.sessions {
         let _ = write!(
@@ -58,6 +64,9 @@ pub fn render_gateway(status: &GatewayStatus) -> String {
             ", {} packets from the client, {} to it",
             session.traffic.sent_packets, session.traffic.received_packets
         );
+        if let Some(user_agent) = &session.user_agent {
+            let _ = write!(text, ", by {user_agent}");
+        }
         if !session.groups.is_empty() {
             let _ = write!(text, ", groups {}", session.groups.join(" "));
         }

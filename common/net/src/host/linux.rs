@@ -356,6 +356,12 @@ pub async fn connected() -> Result<Vec<Connected>, HostError> {
     Ok(connected)
 }
 
+/// The host's own name, as its owner chose it.
+pub fn name() -> String {
+    let host = rustix::system::uname();
+    host.nodename().to_string_lossy().into_owned()
+}
+
 /// The largest MTU of the interfaces that are up, loopback excluded; Ethernet's on a host without any.
 pub async fn largest_link_mtu() -> Result<u16, HostError> {
     let links = links(&connect()?).await?;

@@ -61,6 +61,11 @@ pub async fn route_to(_to: IpAddr, _mark: Option<u32>) -> Result<Option<String>,
     Err(HostError::Unsupported)
 }
 
+/// The host's own name; not known on this system.
+pub fn name() -> String {
+    "unknown".to_owned()
+}
+
 /// Whether new interfaces can have IPv6 addresses.
 pub fn has_ipv6() -> bool {
     false

@@ -213,12 +213,22 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// The names of the rules: a few of them.
+/// The rules by name, or by file and line: a few of them.
 fn access(row: &Row) -> String {
     let Some(rules) = &row.access else {
         return String::new();
     };
-    let mut names: Vec<String> = rules.iter().map(|access| printable(&access.rule)).collect();
+    let names = rules.iter().map(|access| {
+        // A rule without a name is found by its line; which folder the file is in would fill the table.
+        let is_named = !access.rule.ends_with(&access.place);
+        let file = access.place.rsplit('/').next();
+        printable(if is_named {
+            &access.rule
+        } else {
+            file.unwrap_or_default()
+        })
+    });
+    let mut names: Vec<String> = names.collect();
     if names.is_empty() {
         return "none".to_owned();
     }
@@ -321,6 +331,18 @@ mod tests {
         let summary =
             "1 certificate: 1 valid, 0 expire within 30 days, 0 revoked, 0 unused for 90 days";
         assert_eq!(lines.last(), Some(&summary));
+    }
+
+    #[test]
+    fn the_table_names_a_few_rules_and_finds_those_without_a_name_by_their_line() {
+        let mut row = alice();
+        let rule = |rule: &str, line| Access {
+            rule: rule.replace('@', &format!("allow at /etc/adit/policy.toml:{line}")),
+            place: format!("/etc/adit/policy.toml:{line}"),
+            text: "allow * to 10.0.0.0/8".to_owned(),
+        };
+        row.access = Some(vec![rule("intranet", 7), rule("@", 12), rule("@", 20)]);
+        assert_eq!(access(&row), "intranet, policy.toml:12, and 1 more");
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl Gateway {
             connections: self.links.len(),
             total: Traffic::from(&self.counters()),
             refused_by_device: 0,
+            warnings: Vec::new(),
         }
     }
 
@@ -95,6 +96,7 @@ impl Gateway {
             addresses: session.grant.addresses.iter().map(shown_prefix).collect(),
             ipv6: session.ipv6 == Ipv6::Fits,
             remote: link.connection.remote_address().to_string(),
+            user_agent: session.user_agent.as_ref().map(ToString::to_string),
             since: session.since_unix,
             ends: session.ends,
             certificate: CertificateStatus {

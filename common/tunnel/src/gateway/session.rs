@@ -1,6 +1,7 @@
 //! One admitted session: who, what it may do, what it does, and what passed.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use adit_core::admission::Grant;
@@ -8,11 +9,12 @@ use adit_core::dataplane::{Counters, Denials, TokenBucket};
 use adit_core::flow::{FlowTable, Handle, HashKey, RuleAccounts};
 use adit_core::identity::Identity;
 use adit_core::policy::Direction;
-use adit_core::session::Assignment;
+use adit_core::session::{Assignment, UserAgent};
 use adit_core::wire::ip::IpPacket;
 use ipnet::IpNet;
 
 use crate::epoch::Epoch;
+use crate::holder::Holder;
 use crate::path::{InnerMtu, Ipv6};
 
 /// A session's number, never used again while the gateway runs.
@@ -26,6 +28,10 @@ pub struct SessionInfo {
     pub id: SessionId,
     /// Whose it is.
     pub identity: Identity,
+    /// The certificate, in DER.
+    pub certificate: Arc<[u8]>,
+    /// What the client says about itself.
+    pub user_agent: Option<UserAgent>,
     /// Groups of certificate and policy.
     pub groups: Vec<String>,
     /// Inner addresses and site networks.
@@ -40,6 +46,8 @@ pub struct SessionInfo {
 pub(crate) struct Session {
     pub(super) id: SessionId,
     pub(super) identity: Identity,
+    pub(super) certificate: Arc<[u8]>,
+    pub(super) user_agent: Option<UserAgent>,
     pub(super) grant: Grant,
     /// The request stream the datagrams belong to.
     pub(super) stream: u64,
@@ -82,7 +90,7 @@ impl Session {
     pub(crate) fn new(
         now: Instant,
         id: SessionId,
-        identity: Identity,
+        holder: Holder,
         grant: Grant,
         mtu: InnerMtu,
         hash: HashKey,
@@ -90,9 +98,11 @@ impl Session {
     ) -> Self {
         Self {
             id,
-            ends: identity.not_after,
-            deadline: epoch.instant_of(identity.not_after),
-            identity,
+            ends: holder.identity.not_after,
+            deadline: epoch.instant_of(holder.identity.not_after),
+            identity: holder.identity,
+            certificate: holder.certificate,
+            user_agent: holder.user_agent,
             grant,
             stream: mtu.stream(),
             since_unix: epoch.unix(now),
@@ -129,6 +139,8 @@ impl Session {
     pub(super) fn take_over(&mut self, arrived: Self) -> Predecessor {
         let serial = std::mem::replace(&mut self.identity, arrived.identity).serial;
         let grant = self.replace_grant(arrived.grant);
+        self.certificate = arrived.certificate;
+        self.user_agent = arrived.user_agent;
         self.id = arrived.id;
         self.stream = arrived.stream;
         self.ends = arrived.ends;
@@ -165,6 +177,8 @@ impl Session {
         SessionInfo {
             id: self.id,
             identity: self.identity.clone(),
+            certificate: Arc::clone(&self.certificate),
+            user_agent: self.user_agent.clone(),
             groups: self.grant.groups.clone(),
             addresses: self.grant.addresses.clone(),
             remote,

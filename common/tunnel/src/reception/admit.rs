@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use adit_core::admission::Grant;
 use adit_core::close::{Refusal, RefusalKind};
-use adit_core::identity::Principal;
 use adit_core::session::gateway::Scope;
 use quinn_proto::ConnectionError;
 
 use super::{Arrival, Reception, Request, Seated, SecondConnection, ToEngine};
 use crate::gateway::{GatewayEvent, Session, SessionId};
 use crate::handover::Secret;
+use crate::holder::Holder;
 use crate::links::Key;
 use crate::path::InnerMtu;
 
@@ -44,8 +44,13 @@ impl Reception {
         };
         let identity = match identity {
             Ok(identity) => identity,
-            Err(refusal) => return self.refuse(now, key, None, refusal),
+            Err(refusal) => {
+                let known = self.authorities.recognise(&chain, unix);
+                let holder = known.map(|identity| Holder::new(identity, &chain, request.user_agent));
+                return self.refuse(now, key, holder, refusal);
+            }
         };
+        let holder = Holder::new(identity.clone(), &chain, request.user_agent.clone());
         let principal = identity.principal.clone();
         let predecessor = self.predecessor(key, &principal, &request);
         if let Some((_, engine)) = predecessor
@@ -54,18 +59,18 @@ impl Reception {
             // Under a flood of handshakes (RFC 9000 §8.1.2) the client could not begin at its place.
             let detail = "the session cannot move to this connection; try again";
             let refusal = Refusal::new(RefusalKind::AlreadyConnected, detail);
-            return self.refuse(now, key, Some(principal), refusal);
+            return self.refuse(now, key, Some(holder), refusal);
         }
         if predecessor.is_none()
             && self.sessions.contains_key(&principal)
             && self.second_connection == SecondConnection::Refuse
         {
             let refusal = Refusal::new(RefusalKind::AlreadyConnected, principal.to_string());
-            return self.refuse(now, key, Some(principal), refusal);
+            return self.refuse(now, key, Some(holder), refusal);
         }
         let mut grant = match self.admission.admit(&identity, self.epoch.unix(now)) {
             Ok(grant) => grant,
-            Err(refusal) => return self.refuse(now, key, Some(principal), refusal),
+            Err(refusal) => return self.refuse(now, key, Some(holder), refusal),
         };
         narrow(&mut grant, &request.scope);
         let ends = self.authorities.ends(&chain, unix, identity.not_after);
@@ -83,7 +88,7 @@ impl Reception {
         let seated = Seated {
             id,
             engine,
-            identity: identity.clone(),
+            identity,
             chain,
             scope: request.scope,
             grant: grant.clone(),
@@ -91,7 +96,7 @@ impl Reception {
             dismissed: false,
         };
         let hash = self.endpoints.hash_key();
-        let session = Session::new(now, id, identity, grant, mtu, hash, &self.epoch);
+        let session = Session::new(now, id, holder, grant, mtu, hash, &self.epoch);
         let session = session.ending(ends, &self.epoch);
         if let Some(machine) = &mut link.machine {
             machine.offer_handover(self.endpoints.place(engine));
@@ -145,7 +150,7 @@ impl Reception {
     }
 
     /// Says no over HTTP, so that the client can read why, and closes the link a little later.
-    fn refuse(&mut self, now: Instant, key: Key, principal: Option<Principal>, refusal: Refusal) {
+    fn refuse(&mut self, now: Instant, key: Key, holder: Option<Holder>, refusal: Refusal) {
         if let Some(link) = self.links.touch(key) {
             if let Some(machine) = &mut link.machine {
                 machine.refuse(&refusal);
@@ -153,23 +158,28 @@ impl Reception {
             let kind = refusal.kind;
             self.events.push_back(GatewayEvent::Refused {
                 remote: link.connection.remote_address(),
-                principal,
+                holder: holder.map(Box::new),
                 refusal,
             });
             self.lingering.add(now, &self.links, key, kind);
         }
     }
 
-    pub(super) fn handle_lost(&mut self, key: Key, error: &ConnectionError) {
+    pub(super) fn handle_lost(&mut self, now: Instant, key: Key, error: &ConnectionError) {
         if self.handshakes.remove(&key)
             && let Some(link) = self.links.get(key)
         {
             // Our own verdict on the certificate; what the peer did to itself is no refusal.
             if let ConnectionError::TransportError(error) = error {
                 let refusal = crate::refusal::of_transport_error(error);
+                let chain = link.refused_chain();
+                let known = self
+                    .authorities
+                    .recognise(&chain, self.epoch.unix_time(now));
+                let holder = known.map(|identity| Holder::new(identity, &chain, None));
                 self.events.push_back(GatewayEvent::Refused {
                     remote: link.connection.remote_address(),
-                    principal: None,
+                    holder: holder.map(Box::new),
                     refusal,
                 });
             }

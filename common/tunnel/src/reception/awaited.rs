@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use adit_core::session::Proof;
 use adit_core::session::gateway::Scope;
+use adit_core::session::{Proof, UserAgent};
 
 use super::Reception;
 use crate::links::Key;
@@ -21,6 +21,8 @@ pub(super) struct Request {
     pub(super) scope: Scope,
     /// Proves that it has the connection of the session that its principal has.
     pub(super) handover: Option<Proof>,
+    /// What it says about itself.
+    pub(super) user_agent: Option<UserAgent>,
 }
 
 /// Links whose request waits for the path.

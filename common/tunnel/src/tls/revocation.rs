@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use adit_core::identity;
-use adit_core::identity::revocation::{ListError, RevocationList, Signed, Signer};
+use adit_core::identity::revocation::{ListError, RevocationList, Revoked, Signed, Signer};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -129,6 +129,12 @@ impl SignedList {
     #[must_use]
     pub fn facts(&self) -> &RevocationList {
         &self.facts
+    }
+
+    /// What it revokes.
+    #[must_use]
+    pub fn revoked(&self) -> Vec<Revoked> {
+        Revoked::all(&self.der)
     }
 
     pub(super) fn der(&self) -> &CertificateRevocationListDer<'static> {

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::quic::{Connection, KeyChange, Secrets, Suite, Version};
 use rustls::{AlertDescription, CipherSuite, NamedGroup};
 
-use super::{TlsError, retry};
+use super::{Authorities, TlsError, retry};
 use crate::handover;
 
 /// What the handshake negotiated; quinn-proto hands it out as `handshake_data`.
@@ -28,9 +28,19 @@ pub struct HandshakeFacts {
     pub group: Option<NamedGroup>,
 }
 
+/// The certificates a peer has shown, leaf first; quinn-proto hands it out as `peer_identity`.
+#[derive(Clone, Debug)]
+pub(crate) enum Shown {
+    /// They were accepted, and the peer has proved that it has the key.
+    Proven(Vec<CertificateDer<'static>>),
+    /// They were not, which ended the handshake before any proof.
+    Refused(Vec<CertificateDer<'static>>),
+}
+
 /// The gateway's side.
 pub struct QuicServer {
     config: Arc<rustls::ServerConfig>,
+    authorities: Arc<Authorities>,
     initial: Suite,
 }
 
@@ -42,9 +52,17 @@ pub struct QuicClient {
 }
 
 impl QuicServer {
-    pub(super) fn new(config: Arc<rustls::ServerConfig>) -> Result<Self, TlsError> {
+    /// The verifier in `config` must be these `authorities`.
+    pub(super) fn new(
+        config: Arc<rustls::ServerConfig>,
+        authorities: Arc<Authorities>,
+    ) -> Result<Self, TlsError> {
         let initial = initial_suite(config.crypto_provider())?;
-        Ok(Self { config, initial })
+        Ok(Self {
+            config,
+            authorities,
+            initial,
+        })
     }
 }
 
@@ -104,7 +122,9 @@ impl crypto::ServerConfig for QuicServer {
             encoded(params),
         )
         .expect("TLS 1.3 is enabled and early data off, the only conditions");
-        Box::new(TlsSession::new(connection.into(), self.initial))
+        let mut session = TlsSession::new(connection.into(), self.initial);
+        session.authorities = Some(Arc::clone(&self.authorities));
+        Box::new(session)
     }
 }
 
@@ -144,6 +164,10 @@ struct TlsSession {
     chain: Vec<CertificateDer<'static>>,
     /// What is exported for a handover, when that connection is gone.
     secret: Option<[u8; handover::SECRET]>,
+    /// Who judges the peer's certificates, at a gateway whose handshake is not over.
+    authorities: Option<Arc<Authorities>>,
+    /// What they refused.
+    refused: Vec<CertificateDer<'static>>,
 }
 
 impl TlsSession {
@@ -159,6 +183,8 @@ impl TlsSession {
             facts: None,
             chain: Vec::new(),
             secret: None,
+            authorities: None,
+            refused: Vec::new(),
         }
     }
 
@@ -173,6 +199,7 @@ impl TlsSession {
             let secret = [0; handover::SECRET];
             let secret = connection.export_keying_material(secret, handover::LABEL, Some(&[]));
             self.secret = secret.ok();
+            self.authorities = None;
         }
     }
 }
@@ -187,11 +214,14 @@ impl crypto::Session for TlsSession {
     }
 
     fn peer_identity(&self) -> Option<Box<dyn Any>> {
+        if !self.refused.is_empty() {
+            return Some(Box::new(Shown::Refused(self.refused.clone())));
+        }
         let chain = match &self.connection {
             Some(connection) => chain(connection),
             None => self.chain.clone(),
         };
-        (!chain.is_empty()).then(|| Box::new(chain) as Box<dyn Any>)
+        (!chain.is_empty()).then(|| Box::new(Shown::Proven(chain)) as Box<dyn Any>)
     }
 
     fn early_crypto(&self) -> Option<(Box<dyn crypto::HeaderKey>, Box<dyn crypto::PacketKey>)> {
@@ -217,6 +247,9 @@ impl crypto::Session for TlsSession {
             });
         };
         if let Err(error) = connection.read_hs(buf) {
+            if let Some(authorities) = &self.authorities {
+                self.refused = authorities.take_refused();
+            }
             return Err(match connection.alert() {
                 Some(alert) => TransportError {
                     code: TransportErrorCode::crypto(alert.into()),

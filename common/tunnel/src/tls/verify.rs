@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_core::close::{Refusal, RefusalKind};
@@ -39,6 +39,8 @@ pub struct Authority {
     verifiers: Vec<Arc<dyn ClientCertVerifier>>,
     /// The same, except that no want of a fresh list counts.
     lenient: Vec<Arc<dyn ClientCertVerifier>>,
+    /// The same again, asking no list: who signed it, and nothing else.
+    signers: Vec<Arc<dyn ClientCertVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -71,6 +73,7 @@ impl Authority {
             revoked_keys: BTreeSet::new(),
             verifiers: Vec::new(),
             lenient: Vec::new(),
+            signers: Vec::new(),
             provider: Arc::clone(provider),
         };
         authority.revoking(CrlPolicy::Soft, Vec::new())
@@ -117,17 +120,21 @@ impl Authority {
                 });
             }
         }
-        let verifiers = |policy| -> Result<Vec<_>, TlsError> {
+        let verifiers = |policy, lists: &[SignedList]| -> Result<Vec<_>, TlsError> {
             let anchors = self.anchors.iter().enumerate();
             anchors
-                .map(|(index, anchor)| self.verifier(anchor, index, policy, &lists))
+                .map(|(index, anchor)| self.verifier(anchor, index, policy, lists))
                 .collect()
         };
-        let strict = verifiers(policy)?;
+        let strict = verifiers(policy, &lists)?;
         Ok(Self {
             lenient: match policy {
                 CrlPolicy::Soft => strict.clone(),
-                CrlPolicy::Hard => verifiers(CrlPolicy::Soft)?,
+                CrlPolicy::Hard => verifiers(CrlPolicy::Soft, &lists)?,
+            },
+            signers: match lists.as_slice() {
+                [] => strict.clone(),
+                _ => verifiers(CrlPolicy::Soft, &[])?,
             },
             verifiers: strict,
             policy,
@@ -150,6 +157,12 @@ impl Authority {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.rule.name
+    }
+
+    /// Its own certificates.
+    #[must_use]
+    pub fn anchors(&self) -> &[CertificateDer<'static>] {
+        &self.anchors
     }
 
     /// What the want of a fresh list means.
@@ -226,6 +239,25 @@ impl Authority {
     fn revokes(&self) -> bool {
         !self.lists.is_empty() || !self.revoked_keys.is_empty()
     }
+
+    /// The identity in a chain that the authority signed, whether or not its time is over or it was revoked.
+    fn recognise(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Option<Identity> {
+        let identity = identity::extract(leaf, &self.rule).ok()?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        // Not `clamp`, which panics where a certificate begins after its end.
+        let then = now.min(identity.not_after).max(identity.not_before);
+        let then = u64::try_from(then).unwrap_or_default();
+        let then = UnixTime::since_unix_epoch(Duration::from_secs(then));
+        let mut signers = self.signers.iter();
+        signers
+            .any(|signer| signer.verify_client_cert(leaf, intermediates, then).is_ok())
+            .then_some(identity)
+    }
 }
 
 /// All authorities of a gateway, asked in the order of the configuration.
@@ -233,6 +265,8 @@ impl Authority {
 pub struct Authorities {
     authorities: Vec<Authority>,
     hints: Vec<DistinguishedName>,
+    /// The chain that was refused last, which rustls does not keep. The thread of that handshake takes it.
+    refused: Mutex<Vec<CertificateDer<'static>>>,
 }
 
 impl Authorities {
@@ -244,7 +278,11 @@ impl Authorities {
             .flat_map(|authority| &authority.verifiers)
             .flat_map(|verifier| verifier.root_hint_subjects().iter().cloned())
             .collect();
-        Self { authorities, hints }
+        Self {
+            authorities,
+            hints,
+            refused: Mutex::default(),
+        }
     }
 
     /// Each of them, in the order of the configuration.
@@ -332,6 +370,21 @@ impl Authorities {
         Ok(identity::extract(leaf, &authority.rule)?)
     }
 
+    /// Whose certificate was refused: one that an authority signed, whatever speaks against it now. That
+    /// somebody shows it proves nothing.
+    #[must_use]
+    pub fn recognise(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<Identity> {
+        let (leaf, intermediates) = chain.split_first()?;
+        let mut authorities = self.authorities.iter();
+        authorities.find_map(|authority| authority.recognise(leaf, intermediates, now))
+    }
+
+    /// The chain that the last handshake was refused for. One thread makes all handshakes.
+    pub(super) fn take_refused(&self) -> Vec<CertificateDer<'static>> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *refused)
+    }
+
     /// Whether these are the same authorities, read by the same rules and with the same revocations:
     /// then all they said stands.
     #[must_use]
@@ -406,8 +459,14 @@ impl ClientCertVerifier for Authorities {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.voucher(end_entity, intermediates, now, true)?;
-        require_purpose(end_entity, Purpose::ClientAuth)?;
+        let voucher = self.voucher(end_entity, intermediates, now, true);
+        let verdict = voucher.and_then(|_| require_purpose(end_entity, Purpose::ClientAuth));
+        if let Err(error) = verdict {
+            let chain = std::iter::once(end_entity).chain(intermediates);
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            *refused = chain.map(|der| der.clone().into_owned()).collect();
+            return Err(error);
+        }
         Ok(ClientCertVerified::assertion())
     }
 

@@ -163,6 +163,64 @@ fn a_certificate_of_an_unknown_authority_is_refused_as_such(engines: u8) {
     let eve = world.add_client_with(credentials, Conditions::CLEAN, 1);
     assert!(world.run_until(5 * SECOND, |world| stopped(world, eve).is_some()));
     assert_eq!(stopped(&world, eve), Some(RefusalKind::UnknownAuthority));
+    // Whatever name it carries: nobody vouches for it.
+    assert!(matches!(refused_holders(&world)[..], [None]));
+}
+
+fn whoever_is_refused_with_a_certificate_of_an_authority_is_told_of_with_it(engines: u8) {
+    use super::pki::Pki;
+    for (credentials, device) in [
+        (
+            Pki::shared().client_valid("alice@example.com", -100, -1),
+            None,
+        ),
+        (
+            Pki::shared().client_valid("alice@example.com", 1, 100),
+            None,
+        ),
+        (Pki::shared().client("mallory@example.com"), Some("laptop")),
+    ] {
+        let mut world = World::new(POLICY, engines);
+        let leaf = credentials.chain[0].to_vec();
+        let identity = adit_core::identity::extract(&leaf, &Pki::shared().rule()).unwrap();
+        let client = world.add_client_with(credentials, Conditions::CLEAN, 1);
+        assert!(world.run_until(5 * SECOND, |world| stopped(world, client).is_some()));
+        let holders = refused_holders(&world);
+        let [Some(holder)] = &holders[..] else {
+            panic!("{holders:?}");
+        };
+        assert_eq!(holder.identity, identity);
+        assert_eq!(*holder.certificate, leaf);
+        // The handshake comes before the request, in which it says what it is.
+        let said = holder.user_agent.as_ref();
+        assert_eq!(said.map(adit_core::session::UserAgent::device), device);
+    }
+}
+
+/// For each refusal, whose certificate it was.
+fn refused_holders(world: &World) -> Vec<Option<adit_tunnel::Holder>> {
+    let events = world.gateway_events.iter();
+    let refused = events.filter_map(|event| match event {
+        GatewayEvent::Refused { holder, .. } => Some(holder.as_deref().cloned()),
+        _ => None,
+    });
+    refused.collect()
+}
+
+fn a_session_is_told_of_with_its_certificate_and_device(engines: u8) {
+    let mut world = World::new(POLICY, engines);
+    let credentials = super::pki::Pki::shared().client("alice@example.com");
+    let leaf = credentials.chain[0].to_vec();
+    let alice = world.add_client_with(credentials, Conditions::CLEAN, 1);
+    assert!(world.run_until(5 * SECOND, |world| world.clients[alice].is_ready()));
+    let opened = world.gateway_events.iter().find_map(|event| match event {
+        GatewayEvent::Opened(session) => Some(session),
+        _ => None,
+    });
+    let session = opened.unwrap();
+    assert_eq!(*session.certificate, leaf);
+    let said = session.user_agent.as_ref().unwrap();
+    assert_eq!(said.as_str(), "adit/0.1.0 (linux; laptop)");
 }
 
 fn expired_and_not_yet_valid_certificates_are_told_apart(engines: u8) {
@@ -327,6 +385,8 @@ with_one_engine_and_with_three!(
     friends_reach_each_other_and_others_do_not,
     a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it,
     a_principal_without_access_is_told_so_and_stops_at_once,
+    whoever_is_refused_with_a_certificate_of_an_authority_is_told_of_with_it,
+    a_session_is_told_of_with_its_certificate_and_device,
     a_certificate_of_an_unknown_authority_is_refused_as_such,
     expired_and_not_yet_valid_certificates_are_told_apart,
     the_gateways_own_certificate_opens_no_tunnel,

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use adit_core::admission::Admission;
 use adit_core::admission::diff::Difference;
 use adit_core::policy::Policy;
+use adit_core::session::UserAgent;
 use adit_tunnel::tls::{
     self, Algorithms, Authorities, Authority, Credentials, CrlPolicy, GatewayVerifier, QuicClient,
 };
@@ -271,6 +272,7 @@ impl World {
                 tls,
                 server_name: "vpn.example.com".to_owned(),
                 authority: "vpn.example.com".to_owned(),
+                user_agent: Some(UserAgent::of_host("0.1.0", "linux", "laptop")),
                 tunnel_mtu: 1400,
             },
         );

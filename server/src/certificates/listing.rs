@@ -1,0 +1,491 @@
+//! `adit-server certs`: every certificate there is, in the words of the inventory.
+//!
+//! Joined are what the gateway has seen, what the authorities whose folders are here have issued, the
+//! revocation lists in force, the open sessions, and the policy. Without a running gateway the files answer.
+
+use std::collections::BTreeMap;
+
+use adit_core::identity::Principal;
+use adit_core::identity::revocation::{Revoked as Entry, Signer};
+use adit_core::policy::{Policy, RuleText};
+use adit_core::session::UserAgent;
+use adit_net::clock;
+use adit_net::exit::Failure;
+use adit_pki::index::{Index, State};
+use adit_pki::inventory::{Access, Filter, Refused, Revoked, Row};
+use adit_pki::store::INDEX;
+use adit_tunnel::tls::Authorities;
+use serde::{Deserialize, Serialize};
+
+use super::store::{Known, Store};
+use super::{Live, path};
+use crate::config::ServerConfig;
+use crate::control::Control;
+use crate::load;
+
+/// The answer.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Listing {
+    /// The certificates that were asked for, by principal.
+    pub rows: Vec<Row>,
+    /// When this was true, since 1970.
+    pub now: i64,
+    /// What a reader should know of it.
+    pub notes: Vec<String>,
+}
+
+/// What the answer is made of.
+struct Sources<'a> {
+    known: Vec<Known>,
+    /// By fingerprint.
+    live: BTreeMap<&'a str, &'a Live>,
+    config: &'a ServerConfig,
+    authorities: &'a Authorities,
+    policy: &'a Policy,
+    now: i64,
+}
+
+impl Control<'_> {
+    /// Lists certificates by everything that counts now; `what` is a principal, a serial number or a
+    /// fingerprint.
+    ///
+    /// # Errors
+    /// When what was seen cannot be read.
+    pub fn certificates(
+        &mut self,
+        what: Option<&str>,
+        filter: &Filter,
+    ) -> Result<Listing, Failure> {
+        self.certificates.save();
+        let known = self.certificates.store.all();
+        let known = known.map_err(|error| unreadable(&error))?;
+        let sources = Sources {
+            known,
+            live: self.certificates.live(),
+            config: &self.loaded.config,
+            authorities: &self.loaded.authorities,
+            policy: &self.loaded.policy,
+            now: clock::unix_seconds(),
+        };
+        Ok(sources.list(what, filter))
+    }
+}
+
+/// Lists certificates by the files of a gateway that does not run.
+///
+/// # Errors
+/// When a file is wrong.
+pub fn from_files(
+    config: &ServerConfig,
+    what: Option<&str>,
+    filter: &Filter,
+) -> Result<Listing, Failure> {
+    let policy = load::policy(config)?;
+    let authorities = load::authorities(config)?;
+    let path = path(&config.state_directory);
+    let store = Store::read_only(&path).map_err(|error| unreadable(&error))?;
+    let mut notes = vec!["no gateway runs; this is by its files".to_owned()];
+    let known = match store {
+        Some(store) => store.all().map_err(|error| unreadable(&error))?,
+        None => {
+            let path = path.display();
+            notes.push(format!(
+                "no gateway has seen a certificate yet: there is no {path}"
+            ));
+            Vec::new()
+        }
+    };
+    let sources = Sources {
+        known,
+        live: BTreeMap::new(),
+        config,
+        authorities: &authorities,
+        policy: &policy,
+        now: clock::unix_seconds(),
+    };
+    let mut listing = sources.list(what, filter);
+    notes.append(&mut listing.notes);
+    Ok(Listing { notes, ..listing })
+}
+
+impl Sources<'_> {
+    fn list(self, what: Option<&str>, filter: &Filter) -> Listing {
+        let mut notes = Vec::new();
+        let lists = Lists::of(self.authorities);
+        let mut rows = BTreeMap::new();
+        for known in &self.known {
+            if let Some(row) = self.seen(known, &lists) {
+                rows.insert(row.fingerprint.clone(), row);
+            }
+        }
+        self.add_issued(&mut rows, &lists, &mut notes);
+        let mut rows: Vec<Row> = rows.into_values().collect();
+        for row in &mut rows {
+            self.add_access(row);
+        }
+        rows.retain(|row| what.is_none_or(|what| is(row, what)) && filter.takes(row, self.now));
+        rows.sort_by(|a, b| {
+            let key = |row: &Row| (row.principal.clone(), row.valid_from, row.serial.clone());
+            key(a).cmp(&key(b))
+        });
+        Listing {
+            rows,
+            now: self.now,
+            notes,
+        }
+    }
+
+    /// A certificate that the gateway has seen.
+    fn seen(&self, known: &Known, lists: &Lists) -> Option<Row> {
+        let row = Row::of_certificate(&known.certificate, self.now).ok()?;
+        let live = self.live.get(known.fingerprint.as_str());
+        let user_agent = known.user_agent.clone();
+        let agent = user_agent.as_ref().map(String::as_bytes);
+        let agent = agent.and_then(UserAgent::read);
+        let mut row = Row {
+            principal: known.principal.clone(),
+            groups: known.groups.clone(),
+            authority: Some(known.authority.clone()),
+            device: agent.map(|agent| agent.device().to_owned()),
+            user_agent,
+            first_seen: Some(known.first_seen),
+            last_used: match live {
+                Some(_) => Some(self.now),
+                None => known.used.as_ref().map(|used| used.at),
+            },
+            in_use: Some(live.is_some()),
+            last_source: match live {
+                Some(live) => Some(live.source.clone()),
+                None => known.used.as_ref().map(|used| used.source.clone()),
+            },
+            sessions: Some(known.sessions),
+            refused: known.refused.as_ref().map(|refused| Refused {
+                at: refused.at,
+                reason: refused.reason.clone(),
+                source: refused.source.clone(),
+            }),
+            ..row
+        };
+        lists.revoke(&mut row, &known.certificate);
+        Some(row)
+    }
+
+    /// What the authorities know whose folders are here, and certificates that nobody has used yet.
+    fn add_issued(&self, rows: &mut BTreeMap<String, Row>, lists: &Lists, notes: &mut Vec<String>) {
+        for authority in &self.config.authorities {
+            let Some(folder) = &authority.folder else {
+                continue;
+            };
+            let name = &authority.rule.name;
+            let path = folder.join(INDEX);
+            let entries = Index::open_read_only(&path).and_then(|index| index.entries());
+            let entries = match entries {
+                Ok(entries) => entries,
+                Err(error) => {
+                    let failure = Failure::environment(&error);
+                    notes.push(format!(
+                        "what {name} issued and nobody used is missing: {}: {}",
+                        path.display(),
+                        failure.message()
+                    ));
+                    continue;
+                }
+            };
+            let mut unlisted = 0;
+            for entry in &entries {
+                let Ok(issued) = Row::of_entry(entry, self.now) else {
+                    continue;
+                };
+                let is_client = entry.purpose == adit_pki::Purpose::Client;
+                let row = rows
+                    .entry(issued.fingerprint.clone())
+                    .or_insert_with(|| Row {
+                        authority: Some(name.clone()),
+                        in_use: is_client.then_some(false),
+                        sessions: is_client.then_some(0),
+                        ..issued.clone()
+                    });
+                let over = entry.not_after < self.now;
+                if issued.revoked.is_some() && !over && !lists.contain(row, &entry.certificate) {
+                    unlisted += 1;
+                }
+                row.issued_by = issued.issued_by;
+                row.issued = issued.issued;
+                if row.device.is_none() {
+                    row.device = issued.device;
+                }
+                if issued.revoked.is_some() {
+                    row.revoked = issued.revoked;
+                    row.state = State::Revoked;
+                }
+            }
+            if unlisted > 0 {
+                notes.push(format!(
+                    "{name} has revoked certificates ({unlisted}) that no list says here: bring its newest crl.pem"
+                ));
+            }
+        }
+    }
+
+    /// What the policy gives, and the groups it adds.
+    fn add_access(&self, row: &mut Row) {
+        if row.sessions.is_none() {
+            return;
+        }
+        let mut authorities = self.config.authorities.iter();
+        let name = row.authority.clone().unwrap_or_default();
+        let is_trusted = authorities.any(|authority| authority.rule.name == name);
+        let could_be_used = matches!(row.state, State::Valid | State::NotYetValid);
+        let Ok(principal) = Principal::parse(&row.principal) else {
+            return;
+        };
+        let standing = self
+            .policy
+            .standing(&principal, &name, &row.groups, self.now);
+        row.groups = standing.groups;
+        let rules = standing.rules.into_iter();
+        let rules = rules.filter(|_| is_trusted && could_be_used);
+        let rules = rules.map(|RuleText { name, place, text }| Access {
+            rule: name,
+            place,
+            text,
+        });
+        row.access = Some(rules.collect());
+    }
+}
+
+/// What is revoked by the lists in force, by authority, issuer and serial number.
+struct Lists(BTreeMap<(String, Vec<u8>, String), Entry>);
+
+impl Lists {
+    fn of(authorities: &Authorities) -> Self {
+        let mut all = BTreeMap::new();
+        for authority in authorities.all() {
+            for list in authority.lists() {
+                for revoked in list.revoked() {
+                    let issuer = list.facts().issuer.clone();
+                    let key = (authority.name().to_owned(), issuer, revoked.serial.clone());
+                    all.insert(key, revoked);
+                }
+            }
+        }
+        Self(all)
+    }
+
+    fn revoke(&self, row: &mut Row, certificate: &[u8]) {
+        if let Some(revoked) = self.get(row, certificate) {
+            row.state = State::Revoked;
+            row.revoked = Some(Revoked {
+                at: Some(revoked.at),
+                reason: revoked.reason.map(str::to_owned),
+                by: None,
+            });
+        }
+    }
+
+    fn contain(&self, row: &Row, certificate: &[u8]) -> bool {
+        self.get(row, certificate).is_some()
+    }
+
+    fn get(&self, row: &Row, certificate: &[u8]) -> Option<&Entry> {
+        let issuer = Signer::read(certificate)?.issuer;
+        let authority = row.authority.clone()?;
+        self.0.get(&(authority, issuer, row.serial.clone()))
+    }
+}
+
+/// Whether a row is the one meant, or one of them.
+fn is(row: &Row, what: &str) -> bool {
+    let digits = what.replace(':', "").to_ascii_lowercase();
+    row.principal == what || row.serial == digits || row.fingerprint == digits
+}
+
+fn unreadable(error: &dyn std::error::Error) -> Failure {
+    Failure::environment(error).while_doing("cannot read the inventory of certificates")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use adit_pki::{Authority, AuthorityParams, IssueRequest, Issued, Reason};
+    use time::Duration;
+
+    use super::super::store::{Use, tests::seen};
+    use super::*;
+
+    const POLICY: &str = "[pool]\nv4 = \"10.99.0.0/24\"\n\n[groups]\nstaff = [\"alice@example.com\"]\n\n\
+        [[allow]]\nname = \"intranet\"\nwho = [\"group:staff\"]\nto = [\"10.0.0.0/16\"]\n";
+
+    /// A gateway's directory with an authority in it.
+    struct Desk {
+        folder: tempfile::TempDir,
+        authority: Authority,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let params = AuthorityParams::new("Example Corp");
+            let authority = Authority::create(&folder.path().join("ca"), &params).unwrap();
+            Self { folder, authority }
+        }
+
+        fn path(&self) -> &Path {
+            self.folder.path()
+        }
+
+        fn issue(&self, principal: &str) -> Issued {
+            let request = IssueRequest::client(principal).with_groups(["eng"]);
+            self.authority.issue(&request).unwrap()
+        }
+
+        fn list(&self, known: Vec<Known>, change: impl FnOnce(&mut ServerConfig)) -> Listing {
+            let text = include_str!("../../../config/server.toml");
+            let mut config = ServerConfig::parse(text, &self.path().join("server.toml")).unwrap();
+            change(&mut config);
+            let authorities = load::authorities(&config).unwrap();
+            let policy = Policy::parse(POLICY, "policy.toml").unwrap();
+            let sources = Sources {
+                known,
+                live: BTreeMap::new(),
+                config: &config,
+                authorities: &authorities,
+                policy: &policy,
+                now: clock::unix_seconds(),
+            };
+            sources.list(None, &Filter::default())
+        }
+    }
+
+    fn used(issued: &Issued, authority: &str) -> Known {
+        Known {
+            fingerprint: issued.fingerprint.clone(),
+            certificate: issued.certificate_der.clone(),
+            principal: issued.principal.clone(),
+            authority: authority.to_owned(),
+            used: Some(Use {
+                at: 1_800_000_000,
+                source: "192.0.2.1".to_owned(),
+            }),
+            ..seen("a", 3, 10)
+        }
+    }
+
+    #[test]
+    fn what_was_issued_and_what_was_seen_is_one_list_without_anything_twice() {
+        let desk = Desk::new();
+        let (alice, _bob) = (
+            desk.issue("alice@example.com"),
+            desk.issue("bob@example.com"),
+        );
+        let gateway = IssueRequest::gateway("vpn.example.com");
+        desk.authority.issue(&gateway).unwrap();
+        let listing = desk.list(vec![used(&alice, "adit")], |_| {});
+        assert!(listing.notes.is_empty(), "{:?}", listing.notes);
+        let [alice, bob, gateway] = &listing.rows[..] else {
+            panic!("{:#?}", listing.rows);
+        };
+        assert_eq!(alice.principal, "alice@example.com");
+        assert_eq!((alice.sessions, alice.in_use), (Some(3), Some(false)));
+        assert_eq!(alice.device.as_deref(), Some("laptop"));
+        assert_eq!(alice.groups, ["eng", "staff"]);
+        assert!(alice.issued_by.is_some() && alice.last_used == Some(1_800_000_000));
+        let access = alice.access.as_ref().unwrap();
+        assert_eq!(
+            (access[0].rule.as_str(), access[0].place.as_str()),
+            ("intranet", "policy.toml:7")
+        );
+        assert_eq!((bob.sessions, bob.last_used), (Some(0), None));
+        assert_eq!(bob.access, Some(Vec::new()));
+        assert_eq!((gateway.sessions, &gateway.access), (None, &None));
+    }
+
+    #[test]
+    fn the_lists_in_force_count_and_an_authority_that_knows_more_is_told_of() {
+        let desk = Desk::new();
+        let alice = desk.issue("alice@example.com");
+        let known = vec![used(&alice, "adit")];
+        let crl = desk.path().join("ca/crl.pem");
+        let before = std::fs::read(&crl).unwrap();
+        let week = Duration::days(7);
+        let list = desk.authority.revoke(
+            std::slice::from_ref(&alice.serial),
+            Reason::Superseded,
+            week,
+        );
+        list.unwrap();
+        // By the list alone, where the folder is elsewhere.
+        let row = &desk
+            .list(known.clone(), |config| config.authorities[0].folder = None)
+            .rows[0];
+        let revoked = row.revoked.as_ref().unwrap();
+        assert_eq!(
+            (row.state, revoked.reason.as_deref()),
+            (State::Revoked, Some("superseded"))
+        );
+        assert_eq!((&revoked.by, &row.access), (&None, &Some(Vec::new())));
+        // By both.
+        let listing = desk.list(known.clone(), |_| {});
+        assert!(listing.notes.is_empty() && listing.rows[0].revoked.as_ref().unwrap().by.is_some());
+        // The gateway has not heard of it.
+        std::fs::write(&crl, before).unwrap();
+        let listing = desk.list(known, |_| {});
+        assert_eq!(listing.rows[0].state, State::Revoked);
+        assert!(
+            listing.notes[0].contains("bring its newest crl.pem"),
+            "{:?}",
+            listing.notes
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_said_and_the_rest_is_listed() {
+        let desk = Desk::new();
+        let alice = desk.issue("alice@example.com");
+        let broken = seen("b", 1, 1);
+        let known = vec![used(&alice, "adit"), broken];
+        let listing = desk.list(known, |config| {
+            config.authorities[0].folder = Some(desk.path().join("gone"));
+        });
+        assert_eq!(listing.rows.len(), 1);
+        let note = &listing.notes[0];
+        assert!(
+            note.contains("what adit issued") && note.contains("gone/index.db"),
+            "{note}"
+        );
+    }
+
+    #[test]
+    fn an_authority_that_is_no_more_gives_access_to_nothing() {
+        let desk = Desk::new();
+        let alice = desk.issue("alice@example.com");
+        let listing = desk.list(vec![used(&alice, "former")], |config| {
+            config.authorities[0].folder = None;
+        });
+        assert_eq!(listing.rows[0].access, Some(Vec::new()));
+        assert_eq!(listing.rows[0].state, State::Valid);
+    }
+
+    #[test]
+    fn a_certificate_is_found_by_any_of_its_names() {
+        let desk = Desk::new();
+        let alice = desk.issue("alice@example.com");
+        let rows = desk.list(vec![used(&alice, "adit")], |_| {}).rows;
+        let colons: Vec<_> = alice
+            .serial
+            .as_bytes()
+            .chunks(2)
+            .map(String::from_utf8_lossy)
+            .collect();
+        for what in [
+            "alice@example.com",
+            &alice.serial,
+            &alice.fingerprint.to_uppercase(),
+            &colons.join(":"),
+        ] {
+            assert!(is(&rows[0], what), "{what}");
+        }
+        assert!(!is(&rows[0], "alice"));
+    }
+}
