@@ -1,6 +1,7 @@
 //! Certificates that end soon: those that clients use now, the gateway's own, and the authorities'.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use adit_pki::description::date;
 use adit_pki::inventory::Row;
@@ -89,8 +90,8 @@ impl Reminders {
         self.told.retain(|_, at| now - *at < DAY);
         let mut due = Vec::new();
         for Warning { about, text } in warnings {
-            if !self.told.contains_key(&about) {
-                self.told.insert(about, now);
+            if let Entry::Vacant(untold) = self.told.entry(about) {
+                untold.insert(now);
                 due.push(text);
             }
         }

@@ -15,7 +15,7 @@ pub(super) fn table(rows: &[Row], now: i64) -> String {
     }
     let mut columns = Vec::new();
     for (name, cell) in COLUMNS {
-        let cells: Vec<String> = rows.iter().map(|row| cell(row)).collect();
+        let cells: Vec<String> = rows.iter().map(cell).collect();
         if cells.iter().any(|cell| !cell.is_empty()) {
             let width = cells.iter().map(|cell| cell.chars().count());
             let width = width.max().unwrap_or(0).max(name.len());
@@ -242,7 +242,7 @@ fn access(row: &Row) -> String {
 
 type Column = (&'static str, fn(&Row) -> String);
 
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 12] = [
     ("PRINCIPAL", |row| printable(&row.principal)),
     ("STATE", |row| {
         let reason = row.revoked.as_ref();
@@ -254,9 +254,8 @@ const COLUMNS: [Column; 14] = [
     ("EXPIRES", |row| {
         let days = match row.days_left {
             0 => "today".to_owned(),
-            1 => "in 1 day".to_owned(),
-            days @ 2.. => format!("in {days} days"),
-            days => format!("{} days ago", -days),
+            1.. => format!("in {} d", row.days_left),
+            _ => format!("{} d ago", -row.days_left),
         };
         format!("{} ({days})", date(row.expires))
     }),
@@ -268,15 +267,7 @@ const COLUMNS: [Column; 14] = [
     }),
     ("DEVICE", |row| optional(row.device.as_ref())),
     ("LAST SOURCE", |row| optional(row.last_source.as_ref())),
-    ("FIRST SEEN", |row| {
-        row.first_seen.map(date).unwrap_or_default()
-    }),
     ("LAST USED", |row| row.used(minute)),
-    ("SESSIONS", |row| {
-        row.sessions
-            .map(|count| count.to_string())
-            .unwrap_or_default()
-    }),
     ("ACCESS", access),
     ("SERIAL", |row| printable(&row.serial)),
 ];

@@ -48,6 +48,7 @@ fn child() {
 }
 
 #[test]
+#[allow(clippy::print_stdout)]
 fn a_kill_at_any_write_loses_nothing_that_was_written_and_leaves_nothing_half() {
     let can_trace = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "true"])
@@ -114,7 +115,7 @@ fn traced(path: &Path, number: u64) -> Said {
     let output = with_arguments(&mut child, path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Said {
-        last: text.lines().filter_map(number_of).last(),
+        last: text.lines().filter_map(number_of).next_back(),
         killed: !output.status.success(),
     }
 }
