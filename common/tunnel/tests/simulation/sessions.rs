@@ -167,6 +167,16 @@ fn a_certificate_of_an_unknown_authority_is_refused_as_such(engines: u8) {
     assert!(matches!(refused_holders(&world)[..], [None]));
 }
 
+fn a_certificate_that_strangers_signed_is_not_told_of_whatever_else_is_wrong_with_it(engines: u8) {
+    // webpki looks at the dates first, and says no more than that.
+    let mut world = World::new(POLICY, engines);
+    let credentials = super::pki::Pki::stranger().client_valid("alice@example.com", -100, -1);
+    let eve = world.add_client_with(credentials, Conditions::CLEAN, 1);
+    assert!(world.run_until(5 * SECOND, |world| stopped(world, eve).is_some()));
+    assert_eq!(stopped(&world, eve), Some(RefusalKind::CertificateExpired));
+    assert!(matches!(refused_holders(&world)[..], [None]));
+}
+
 fn whoever_is_refused_with_a_certificate_of_an_authority_is_told_of_with_it(engines: u8) {
     use super::pki::Pki;
     for (credentials, device) in [
@@ -385,6 +395,7 @@ with_one_engine_and_with_three!(
     friends_reach_each_other_and_others_do_not,
     a_site_speaks_for_its_network_but_not_for_a_neighbour_inside_it,
     a_principal_without_access_is_told_so_and_stops_at_once,
+    a_certificate_that_strangers_signed_is_not_told_of_whatever_else_is_wrong_with_it,
     whoever_is_refused_with_a_certificate_of_an_authority_is_told_of_with_it,
     a_session_is_told_of_with_its_certificate_and_device,
     a_certificate_of_an_unknown_authority_is_refused_as_such,
