@@ -199,11 +199,10 @@ impl Row {
         self.last_used.unwrap_or(begun)
     }
 
-    /// Whether it is a client's that could be used and was not for so many days.
+    /// Whether it could be used and was not for so many days. Where nobody looks, as for gateways, it is not.
     fn is_unused(&self, days: u32, now: i64) -> bool {
-        let could_be = self.state == State::Valid && self.purpose != GATEWAY;
-        could_be
-            && self.in_use != Some(true)
+        self.state == State::Valid
+            && self.in_use == Some(false)
             && now.saturating_sub(self.idle_since()) >= i64::from(days) * DAY
     }
 
@@ -221,8 +220,6 @@ fn days(seconds: i64) -> i64 {
 
 /// Seconds.
 const DAY: i64 = 86_400;
-/// The purpose of certificates that no client shows.
-const GATEWAY: &str = "gateway";
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -103,8 +103,8 @@ mod tests {
             all &= could_be_used && ends_in <= i64::from(days) * day;
         }
         if let Some(days) = filter.unused {
-            let long = idle >= i64::from(days) * day && row.in_use != Some(true);
-            all &= could_be_used && started && row.purpose == "client" && long;
+            let long = idle >= i64::from(days) * day;
+            all &= could_be_used && started && row.in_use == Some(false) && long;
         }
         if filter.revoked {
             all &= row.revoked.is_some();
