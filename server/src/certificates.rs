@@ -178,6 +178,20 @@ impl Certificates {
         }
     }
 
+    /// Goes on in another state directory, with all that is known. What cannot be moved stays where it is, and is
+    /// gone on with there.
+    pub fn move_to(&mut self, state: &State) {
+        self.save();
+        let path = path(state.directory());
+        match self.store.copy_to(&path).and_then(|()| Store::open(&path)) {
+            Ok(store) => self.store = store,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                warn!(path = %path.display(), %error, cause, "the inventory of certificates stays where it was");
+            }
+        }
+    }
+
     /// By fingerprint, where the open sessions are.
     fn live(&self) -> BTreeMap<&str, &Live> {
         let sessions = self.sessions.values();

@@ -203,6 +203,21 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
+    /// Writes all of it to another file, unless there is one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        if path.exists() {
+            return Ok(());
+        }
+        // For its mode; SQLite takes an empty file.
+        files::create_private(path, b"")?;
+        self.connection
+            .execute("VACUUM INTO ?1", [path.to_string_lossy()])?;
+        Ok(())
+    }
+
     /// Everything that is known, by principal.
     ///
     /// # Errors

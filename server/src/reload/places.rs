@@ -57,6 +57,7 @@ impl Control<'_> {
     pub(super) fn settle(&mut self, taken: Taken) {
         if let Some(copy) = taken.state {
             self.state = copy.keep();
+            self.certificates.move_to(&self.state);
         }
         if let Some(admin) = taken.admin {
             let old = std::mem::replace(&mut self.admin, admin);

@@ -68,6 +68,25 @@ fn what_was_written_is_there_after_the_next_start_and_nobody_else_may_read_it() 
 }
 
 #[test]
+fn a_copy_has_all_of_it_and_nobody_else_may_read_it() {
+    let (folder, path) = path();
+    let mut store = Store::open(&path).unwrap();
+    store.write([seen("a", 1, 10)].iter(), 10).unwrap();
+    let copy = folder.path().join("copy.db");
+    store.copy_to(&copy).unwrap();
+    let mode = fs::metadata(&copy).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(
+        Store::open(&copy).unwrap().all().unwrap(),
+        store.all().unwrap()
+    );
+    // What is there already is not overwritten.
+    store.write([seen("b", 1, 11)].iter(), 11).unwrap();
+    store.copy_to(&copy).unwrap();
+    assert_eq!(names(&Store::open(&copy).unwrap()), "a");
+}
+
+#[test]
 fn sessions_add_up_and_the_last_word_counts() {
     let mut store = Store::in_memory().unwrap();
     store.write([seen("a", 2, 10)].iter(), 10).unwrap();
