@@ -121,6 +121,7 @@ impl Sources<'_> {
         self.add_issued(&mut rows, &lists, &mut notes);
         let mut rows: Vec<Row> = rows.into_values().collect();
         for row in &mut rows {
+            self.revoke_by_key(row);
             self.add_access(row);
         }
         rows.retain(|row| what.is_none_or(|what| is(row, what)) && filter.takes(row, self.now));
@@ -224,6 +225,24 @@ impl Sources<'_> {
                     "{name} has revoked certificates ({unlisted}) that no list says here: bring its newest crl.pem"
                 ));
             }
+        }
+    }
+
+    /// What the operator revoked here, by its key.
+    fn revoke_by_key(&self, row: &mut Row) {
+        let mut authorities = self.config.authorities.iter();
+        let authority = authorities
+            .find(|authority| row.authority.as_deref() == Some(authority.rule.name.as_str()));
+        let mut keys = authority
+            .iter()
+            .flat_map(|authority| &authority.revoked_keys);
+        if row.revoked.is_none() && keys.any(|key| key.to_string() == row.key_sha256) {
+            row.state = State::Revoked;
+            row.revoked = Some(Revoked {
+                at: None,
+                reason: None,
+                by: None,
+            });
         }
     }
 
@@ -436,6 +455,24 @@ mod tests {
             listing.notes[0].contains("bring its newest crl.pem"),
             "{:?}",
             listing.notes
+        );
+    }
+
+    #[test]
+    fn a_key_that_the_operator_revoked_is() {
+        let desk = Desk::new();
+        let alice = desk.issue("alice@example.com");
+        let known = vec![used(&alice, "adit")];
+        let key = desk.list(known.clone(), |_| {}).rows[0].key_sha256.clone();
+        let listing = desk.list(known, |config| {
+            config.authorities[0]
+                .revoked_keys
+                .insert(key.parse().unwrap());
+        });
+        let row = &listing.rows[0];
+        assert_eq!(
+            (row.state, &row.access),
+            (State::Revoked, &Some(Vec::new()))
         );
     }
 
