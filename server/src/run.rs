@@ -169,7 +169,6 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
         ages: Ages::default(),
         reminders: Reminders::default(),
     };
-    control.remember_lists();
     let served = work(reception, notes, threads, &mut control).await;
     let undone = host.undo().await.map_err(host_failure);
     served.and(undone)
@@ -208,6 +207,7 @@ async fn work(
         version: env!("CARGO_PKG_VERSION"),
         listen: control.loaded.config.listen,
     });
+    control.remember_lists();
     let outcome = control.serve(&mut signals, &mut events, end.recv()).await;
     // A thread may have ended by itself; then nobody takes the command.
     desk.close();

@@ -327,7 +327,7 @@ fn unreadable(error: &dyn std::error::Error) -> Failure {
 mod tests {
     use std::path::Path;
 
-    use adit_pki::{Authority, AuthorityParams, IssueRequest, Issued, Reason};
+    use adit_pki::{Authority, AuthorityParams, Credential, IssueRequest, Reason};
     use time::Duration;
 
     use super::super::store::{Use, tests::seen};
@@ -354,7 +354,7 @@ mod tests {
             self.folder.path()
         }
 
-        fn issue(&self, principal: &str) -> Issued {
+        fn issue(&self, principal: &str) -> Credential {
             let request = IssueRequest::client(principal).with_groups(["eng"]);
             self.authority.issue(&request).unwrap()
         }
@@ -377,7 +377,7 @@ mod tests {
         }
     }
 
-    fn used(issued: &Issued, authority: &str) -> Known {
+    fn used(issued: &Credential, authority: &str) -> Known {
         Known {
             fingerprint: issued.fingerprint.clone(),
             certificate: issued.certificate_der.clone(),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use adit_core::admission::Grant;
 use adit_core::close::{Refusal, RefusalKind};
+use adit_core::identity::Principal;
 use adit_core::session::gateway::Scope;
 use quinn_proto::ConnectionError;
 
@@ -46,7 +47,8 @@ impl Reception {
             Ok(identity) => identity,
             Err(refusal) => {
                 let known = self.authorities.recognise(&chain, unix);
-                let holder = known.map(|identity| Holder::new(identity, &chain, request.user_agent));
+                let holder =
+                    known.map(|identity| Holder::new(identity, &chain, request.user_agent));
                 return self.refuse(now, key, holder, refusal);
             }
         };
