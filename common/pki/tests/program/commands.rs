@@ -56,7 +56,7 @@ fn a_device_makes_its_key_and_the_authority_signs_the_request() {
     assert_eq!(signed.stdout, "leaf.pem\n");
     assert_eq!(certificates(&desk.read("leaf.pem")), 1);
     let shown = desk.run(&["show", "alice@example.com"]).expect(0).stdout;
-    for fact in ["eng", "laptop", "email alice@example.com"] {
+    for fact in ["eng", "laptop", "email:alice@example.com"] {
         assert!(shown.contains(fact), "{shown}");
     }
     desk.run(&[&sign[..], &more].concat())
