@@ -20,7 +20,7 @@ pub struct Warning {
 }
 
 /// A warning for the gateway's own certificate, those it sends with it, and those of the authorities, as far
-/// as they end within [`OWN_DAYS`] days of `now`, since 1970.
+/// as they end within `OWN_DAYS` days of `now`, since 1970.
 pub fn warnings(loaded: &Loaded, now: i64) -> Vec<Warning> {
     let own = loaded.credentials.chain.iter().enumerate();
     let own = own.map(|(place, der)| match place {
@@ -48,7 +48,7 @@ pub fn warnings(loaded: &Loaded, now: i64) -> Vec<Warning> {
 }
 
 impl Certificates {
-    /// A warning for each certificate with which a session is open and which ends within [`CLIENT_DAYS`] days
+    /// A warning for each certificate with which a session is open and which ends within `CLIENT_DAYS` days
     /// of `now`, since 1970.
     pub fn ending(&self, now: i64) -> Vec<Warning> {
         let live = self.live().into_values();

@@ -152,11 +152,11 @@ pub struct Summary {
     pub all: usize,
     /// Those that can be used.
     pub valid: usize,
-    /// Those that can be used, now or later, and end within [`SOON`] days.
+    /// Those that can be used, now or later, and end within `SOON` days.
     pub expiring: usize,
     /// Those that were revoked.
     pub revoked: usize,
-    /// Those that could be used and were not for [`LONG`] days; `None` where nobody looked.
+    /// Those that could be used and were not for `LONG` days; `None` where nobody looked.
     pub unused: Option<usize>,
 }
 
