@@ -170,6 +170,16 @@ def asked(path=b"/.well-known/masque/ip/*/*/", form=b"connect-ip"):
     return frame(1, fields + b"\x27\x02:protocol" + bytes([len(form)]) + form + capsules)
 
 
+def text(name, value):
+    return b"\x27" + bytes([len(name) - 7]) + name + bytes([len(value)]) + value
+
+
+def posted(path, body=b"request", more=b""):
+    fields = b"\0\0\xd4\xd7" + named(0, b"vpn.example.com") + named(1, path)
+    fields += text(b"content-type", b"application/pkcs10") + more
+    return frame(1, fields) + frame(0, body)
+
+
 # What a client sends arrives on streams 0 and 2, what a gateway sends on 0 and 3.
 from_client = step(BYTES, 2, b"\0" + settings)
 from_gateway = step(BYTES, 3, b"\0" + settings)
@@ -197,6 +207,17 @@ session = {
     "gateway-is-stopped": from_client + step(STOPPED, 3, length=1),
     "gateway-request-reset": step(BYTES, 0, asked()) + step(ADMIT) + step(RESET, 0, length=12),
     "gateway-bidirectional": step(BYTES, 1, b"\0"),
+    "gateway-enrols": from_client + step(END, 0, posted(b"/.well-known/adit/enroll", more=text(b"authorization", b"Bearer secret") + text(b"user-agent", b"adit"))) + step(ADMIT),
+    "gateway-enrols-no-code": from_client + step(END, 0, posted(b"/.well-known/adit/enroll")) + step(REFUSE),
+    "gateway-enrols-trailers": from_client + step(END, 0, posted(b"/.well-known/adit/enroll", more=text(b"authorization", b"Bearer secret")) + frame(1, b"\0\0")) + step(ADMIT),
+    "gateway-enrols-much": from_client + step(BYTES, 0, posted(b"/.well-known/adit/enroll", b"a" * 200, text(b"authorization", b"Bearer secret"))) + step(BYTES, 0, frame(0, b"a" * 250)) * 70,
+    "gateway-enrols-short": from_client + step(END, 0, posted(b"/.well-known/adit/enroll", more=text(b"authorization", b"Bearer secret") + text(b"content-length", b"99"))),
+    "gateway-renews": from_client + step(BYTES, 0, asked()) + step(ADMIT) + step(END, 4, posted(b"/.well-known/adit/renew")) + step(ADMIT),
+    "gateway-renews-refused": from_client + step(BYTES, 0, asked()) + step(ADMIT) + step(END, 4, posted(b"/.well-known/adit/renew")) + step(REFUSE),
+    "gateway-renews-reset": from_client + step(BYTES, 0, asked()) + step(ADMIT) + step(BYTES, 4, posted(b"/.well-known/adit/renew")) + step(RESET, 4, length=12),
+    "client-enrols": from_gateway + step(END, 0, frame(1, qpack["status-200"] + text(b"content-type", b"application/json")) + frame(0, b'{"certificate":"c","authorities":"a"}')),
+    "client-enrols-html": from_gateway + step(END, 0, frame(1, qpack["status-200"]) + frame(0, b"<html>")),
+    "client-renews": from_gateway + step(BYTES, 0, frame(1, qpack["status-200"]) + lists) + step(ADMIT) + step(END, 4, frame(1, qpack["status-403"]) + frame(0, b'{"type":"urn:adit:refusal:certificate-refused"}')),
     "client-established": from_gateway + step(BYTES, 0, frame(1, qpack["status-200"]) + lists) + step(END),
     "client-refused": from_gateway + step(END, 0, frame(1, qpack["status-403"]) + frame(0, b'{"type":"urn:adit:refusal:no-access"}')),
     "client-answered-early": step(BYTES, 0, frame(1, qpack["status-200"])),

@@ -7,11 +7,13 @@
 
 pub mod cli;
 pub mod control;
+pub mod enroll;
 pub mod network;
 pub mod pipeline;
 pub mod profile;
 pub mod renewal;
 pub mod resolve;
+pub mod successor;
 pub mod up;
 
 use adit_net::exit::Failure;
@@ -27,6 +29,13 @@ pub fn execute(cli: Cli) -> Result<(), Failure> {
     log::init(cli.verbose);
     match cli.command {
         Command::Up { profile } => up::up(&profile),
+        Command::Enroll(asked) => {
+            enroll::enroll(&asked)?;
+            if asked.up {
+                up::up(&asked.profile)?;
+            }
+            Ok(())
+        }
         Command::Status { interface, json } => control::print_status(&interface, json),
         Command::Down { interface } => control::down(&interface),
     }

@@ -30,6 +30,15 @@ use tokio::sync::{mpsc::UnboundedSender, oneshot};
 pub enum Command {
     /// The gateway's addresses, in the order to try them.
     Gateways(Vec<SocketAddr>),
+    /// Ask the gateway for a certificate, with this request; answered with whether that is done.
+    AskCertificate {
+        /// PKCS#10, in DER.
+        request: Vec<u8>,
+        /// What to say of this device.
+        device: String,
+        /// Where to say whether there was a session to ask in.
+        reply: oneshot::Sender<bool>,
+    },
     /// Show this certificate from now on, and move the session to it.
     Renew(Arc<QuicClient>),
     /// Everything `status` shows.
@@ -103,6 +112,14 @@ impl Engine for Pipeline {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Gateways(gateways)) => self.engine.set_gateways(now, gateways),
+                Ok(Command::AskCertificate {
+                    request,
+                    device,
+                    reply,
+                }) => {
+                    let asked = self.engine.ask_certificate(now, request, Some(device));
+                    let _ = reply.send(asked);
+                }
                 Ok(Command::Renew(tls)) => self.engine.renew(now, tls),
                 // Who asked may have gone away meanwhile; then nobody misses the answer.
                 Ok(Command::Status(reply)) => {

@@ -82,7 +82,11 @@ impl Profile {
         Self::parse(&text, path)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
+    /// Checks the text of a profile, and reads the files it names.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
         let file = path.display().to_string();
         let raw: Raw =
             toml::from_str(text).map_err(|error| ConfigError::from_toml(&file, text, &error))?;
@@ -185,7 +189,7 @@ fn named(value: &str, profile: &Path) -> Option<PathBuf> {
 }
 
 /// `host:port`, `[v6]:port`, or a host alone with the port of HTTPS.
-fn host_and_port(text: &str) -> Option<(String, u16)> {
+pub(crate) fn host_and_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         let port = match rest.strip_prefix(':') {

@@ -8,9 +8,11 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use adit_core::close::Refusal;
 use adit_core::mtu;
 use adit_core::plan::PlanOptions;
 use adit_core::session::UserAgent;
+use adit_core::session::certificate::Issued;
 use adit_core::status::ClientStatus;
 use adit_net::data_loop::DataLoop;
 use adit_net::exit::Failure;
@@ -35,6 +37,7 @@ use crate::pipeline::{Command, Pipeline};
 use crate::profile::Profile;
 use crate::renewal::{Ending, Watch};
 use crate::resolve::resolve;
+use crate::successor::Successor;
 
 /// Brings the tunnel up and keeps it up until a signal, `adit down`, or a final refusal.
 ///
@@ -172,6 +175,7 @@ async fn keep_up(
         ending: Ending::new(watch.card().clone()),
         watch,
         renewal_error: None,
+        successor: Successor::new(profile),
     };
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -200,7 +204,10 @@ async fn keep_up(
                     break Ok(End::Signal);
                 }
             },
-            _ = look.tick() => control.look_around(),
+            _ = look.tick() => {
+                control.look_around();
+                control.ask_for_successor().await;
+            }
             result = &mut end => {
                 break match result {
                     Ok(Err(error)) => Err(devices(&error)),
@@ -240,6 +247,8 @@ struct Control<'a> {
     /// Why the last certificate that was found is not used.
     renewal_error: Option<String>,
     ending: Ending,
+    /// The certificate that is to follow the present one.
+    successor: Successor,
 }
 
 impl Control<'_> {
@@ -283,6 +292,7 @@ impl Control<'_> {
                     );
                     self.renewal_error = Some(refusal.to_string());
                 }
+                ClientEvent::Certificate(outcome) => self.succeed(&outcome),
                 ClientEvent::GoingAway => info!("the gateway is about to stop"),
                 ClientEvent::Stopped(refusal) => {
                     return Err(
@@ -326,6 +336,10 @@ impl Control<'_> {
                 );
                 self.renewal_error = None;
                 self.asker.tell(Command::Renew(tls));
+                // Whoever wrote it there: the next one follows this one.
+                if let Ok(profile) = Profile::load(&self.profile.path) {
+                    self.successor.follow(&profile, clock::unix_seconds());
+                }
             }
             Ok(None) => self.renewal_error = None,
             Err(error) => {
@@ -338,6 +352,30 @@ impl Control<'_> {
                 }
                 self.renewal_error = Some(text);
             }
+        }
+    }
+
+    /// Asks the gateway for another certificate when the time has come.
+    async fn ask_for_successor(&mut self) {
+        let Some(request) = self.successor.request(clock::unix_seconds()) else {
+            return;
+        };
+        let (reply, answer) = oneshot::channel();
+        self.asker.tell(Command::AskCertificate {
+            request,
+            device: user_agent().as_str().to_owned(),
+            reply,
+        });
+        if answer.await == Ok(true) {
+            self.successor.asked(clock::unix_seconds());
+        }
+    }
+
+    /// Takes over what the gateway answered.
+    fn succeed(&mut self, outcome: &Result<Issued, Refusal>) {
+        if self.successor.take(outcome, clock::unix_seconds()) {
+            // It stands in the profile, and comes from there like any other.
+            self.look_for_renewal();
         }
     }
 
@@ -414,7 +452,7 @@ fn authority(profile: &Profile) -> String {
 }
 
 /// This program on this host: the gateway's operator sees on which device a certificate is used.
-fn user_agent() -> UserAgent {
+pub(crate) fn user_agent() -> UserAgent {
     let host = adit_net::host::name();
     UserAgent::of_host(env!("CARGO_PKG_VERSION"), std::env::consts::OS, &host)
 }

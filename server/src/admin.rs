@@ -7,6 +7,9 @@
 //! | `{"ask":"certs","what":null,"filter":{…}}` | a `Listing`, or the `Failure` with its hint |
 //! | `{"ask":"explain", …}`, with the fields of [`Asked`] | an `Answer`, or the `Failure` with its hint |
 //! | `{"ask":"reload","dry_run":false}` | a `Report`, or the `Failure` with its hint |
+//! | `{"ask":"invite", …}`, with the fields of [`Invited`] | an `Answer` with the code, or the `Failure` |
+//! | `{"ask":"invitations"}` | a list of `Pending`, or the `Failure` |
+//! | `{"ask":"withdraw","number":7}` | the `Pending` that was taken back, or the `Failure` |
 //!
 //! Who may ask is the socket's business: the gateway's own user and root.
 
@@ -23,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::certificates::{self, Listing};
-use crate::cli::{Asked, GatewayArgs};
+use crate::cli::{Asked, GatewayArgs, Invited};
 use crate::control::Control;
 use crate::explain::{self, Answer};
 use crate::load;
@@ -46,6 +49,15 @@ pub enum Request {
     },
     /// Why a flow may be, or may not.
     Explain(Asked),
+    /// Give somebody a code.
+    Invite(Invited),
+    /// The codes that may still be redeemed.
+    Invitations {},
+    /// Take a code back.
+    Withdraw {
+        /// Its number.
+        number: i64,
+    },
     /// Read the configuration again.
     Reload {
         /// Only say what would happen.
@@ -64,6 +76,9 @@ pub async fn answer(mut connection: Connection, control: &mut Control<'_>) {
                 connection.send(&listing).await
             }
             Request::Explain(asked) => connection.send(&control.explain(&asked).await).await,
+            Request::Invite(invited) => connection.send(&control.invite(&invited)).await,
+            Request::Invitations {} => connection.send(&control.invitations()).await,
+            Request::Withdraw { number } => connection.send(&control.withdraw(number)).await,
             Request::Reload { dry_run: true } => connection.send(&control.rehearse().await).await,
             Request::Reload { dry_run: false } => {
                 connection.send(&control.reload("admin").await).await
@@ -212,8 +227,9 @@ fn socket(gateway: &GatewayArgs) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Prints an answer for scripts or for people.
 #[allow(clippy::print_stdout)]
-fn print<T: Serialize>(
+pub(crate) fn print<T: Serialize>(
     json: bool,
     answer: &T,
     render: impl Fn(&T) -> String,

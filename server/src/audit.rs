@@ -137,6 +137,66 @@ pub enum Event<'a> {
         /// What became of the sessions.
         sessions: &'a Difference,
     },
+    /// Somebody was given a code that is worth a certificate.
+    Invite {
+        /// Who was invited.
+        principal: &'a str,
+        /// Groups of the certificate.
+        groups: &'a [String],
+        /// Until when the code is good, Unix time.
+        expires: i64,
+    },
+    /// A code was taken back.
+    Withdraw {
+        /// Its number.
+        invitation: i64,
+        /// Who had been invited.
+        principal: &'a str,
+    },
+    /// A code was redeemed for a certificate.
+    Enrol {
+        /// Where from.
+        remote: SocketAddr,
+        /// Whose certificate it is.
+        principal: &'a str,
+        /// Its serial number.
+        serial: &'a str,
+        /// Its last second, Unix time.
+        not_after: i64,
+        /// What the client says of itself.
+        device: Option<&'a str>,
+    },
+    /// A certificate was followed by another.
+    Renew {
+        /// Where from.
+        remote: SocketAddr,
+        /// Whose certificate it is.
+        principal: &'a str,
+        /// Serial number of the new one.
+        serial: &'a str,
+        /// Serial number of the one before.
+        serial_before: &'a str,
+        /// The new one's last second, Unix time.
+        not_after: i64,
+        /// What the client says of itself.
+        device: Option<&'a str>,
+    },
+    /// Somebody asked for a certificate and got none.
+    EnrolRefused {
+        /// Where from.
+        remote: SocketAddr,
+        /// Whose certificate was to be renewed, if it was that.
+        principal: Option<&'a str>,
+        /// Why, as a word for scripts: `unknown`, `used`, `expired`, `withdrawn`, `too-many-guesses`,
+        /// `bad-request`, `not-renewable`, `not-issuing` or `failed`.
+        kind: &'static str,
+        /// Why, for people.
+        reason: &'a str,
+        /// What the client says of itself.
+        device: Option<&'a str>,
+        /// Refusals before this one that have no line.
+        suppressed: u64,
+    },
     /// Lines that could not be written.
     Lost {
         /// How many.

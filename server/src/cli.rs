@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use adit_pki::inventory::{Filter, Format};
 use clap::{Parser, Subcommand};
@@ -97,6 +98,30 @@ pub enum Command {
         #[command(flatten)]
         gateway: GatewayArgs,
     },
+    /// Give somebody a one-time code that `adit enroll` turns into a certificate and a profile
+    Invite {
+        /// Who, and to what
+        #[command(flatten)]
+        invited: Invited,
+        /// Which gateway
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the codes that are not used, or take one back
+    Invitations {
+        /// The number of one to take back, as the list shows it
+        #[arg(long, value_name = "NUMBER")]
+        withdraw: Option<i64>,
+        /// Which gateway
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what each principal has used, over all its sessions
     Usage {
         /// Which gateway
@@ -143,6 +168,40 @@ pub struct Asked {
     /// The authority of the certificate; without it, that of the open session
     #[arg(long)]
     pub authority: Option<String>,
+}
+
+/// Somebody who is to have a certificate.
+#[derive(Clone, Debug, clap::Args, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invited {
+    /// Whose certificate it will be, such as user@example.com
+    pub principal: String,
+    /// A group of the certificate (repeatable)
+    #[arg(long = "group", value_name = "GROUP")]
+    pub groups: Vec<String>,
+    /// How long the code is good, such as 3d, 12h or 90m
+    #[arg(long, value_name = "TIME", default_value = "3d", value_parser = duration)]
+    pub expires: Duration,
+    /// How long the certificate is good; it renews itself at two thirds of it
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = duration)]
+    pub validity: Duration,
+}
+
+/// A number with its unit: weeks, days, hours, minutes or seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time such as 3d, 12h or 90m");
+    let unit = text.char_indices().next_back().ok_or_else(wrong)?;
+    let seconds: u64 = match unit.1 {
+        'w' => 7 * 86_400,
+        'd' => 86_400,
+        'h' => 3600,
+        'm' => 60,
+        's' => 1,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..unit.0].parse().map_err(|_| wrong())?;
+    let total = number.checked_mul(seconds).filter(|total| *total > 0);
+    total.map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// Where the configuration is.
@@ -193,5 +252,24 @@ mod tests {
         assert_eq!(engines(&["--engines", "64"]), Ok(64));
         let error = engines(&["--engines", "65"]).unwrap_err();
         assert!(error.contains("65 is not in 0..=64"), "{error}");
+    }
+
+    #[test]
+    fn a_time_is_a_number_with_a_unit() {
+        assert_eq!(duration("3d"), Ok(Duration::from_secs(3 * 86_400)));
+        assert_eq!(duration("90m"), Ok(Duration::from_secs(5400)));
+        for wrong in [
+            "",
+            "3",
+            "d",
+            "0d",
+            "-1d",
+            "1.5h",
+            "3 d",
+            "99999999999999999999d",
+            "18446744073709551615w",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 }

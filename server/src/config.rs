@@ -32,6 +32,8 @@ pub struct ServerConfig {
     pub audit_log: PathBuf,
     /// Who vouches for clients.
     pub authorities: Vec<AuthorityConfig>,
+    /// Certificates from the gateway itself; `None` when it issues none, and TLS demands one of everybody.
+    pub enrolment: Option<EnrolmentConfig>,
     /// The inside.
     pub inside: InsideConfig,
     /// What to do with a principal's second connection.
@@ -55,6 +57,19 @@ pub struct AuthorityConfig {
     pub revoked_keys: BTreeSet<KeyHash>,
     /// Its own folder, if it is here: what it issued is listed before it is used.
     pub folder: Option<PathBuf>,
+}
+
+/// The authority that issues over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnrolmentConfig {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Where the passphrase of its key is, if that is encrypted.
+    pub passphrase_file: Option<PathBuf>,
+    /// Whom clients are to believe the gateway's certificate, PEM; `None` is the root of that authority.
+    pub ca: Option<PathBuf>,
+    /// `host:port` of each gateway for the profiles; empty leaves each client what it dialled.
+    pub gateways: Vec<String>,
 }
 
 /// The TUN side.
@@ -153,6 +168,25 @@ impl ServerConfig {
             });
         }
 
+        let enrolment = match raw.enrolment {
+            None => None,
+            Some(enrolment) => {
+                for gateway in &enrolment.gateways {
+                    if !is_gateway(gateway.get_ref()) {
+                        let message = format!("{:?} is not host:port", gateway.get_ref());
+                        let error = at(gateway.span(), "enrolment.gateways", message);
+                        return Err(error.with_hint("for example \"vpn.example.com:443\""));
+                    }
+                }
+                let gateways = enrolment.gateways.into_iter();
+                Some(EnrolmentConfig {
+                    folder: resolve(&enrolment.folder),
+                    passphrase_file: enrolment.passphrase_file.as_deref().map(resolve),
+                    ca: enrolment.ca.as_deref().map(resolve),
+                    gateways: gateways.map(Spanned::into_inner).collect(),
+                })
+            }
+        };
         let inside = raw.inside;
         if !adit_net::tun::is_interface_name(inside.interface.get_ref()) {
             return Err(at(
@@ -216,6 +250,7 @@ impl ServerConfig {
                     .unwrap_or_else(|| Path::new(DEFAULT_SOCKET)),
             ),
             authorities,
+            enrolment,
             inside: InsideConfig {
                 interface: inside.interface.into_inner(),
                 addresses,
@@ -256,6 +291,7 @@ struct Raw {
     audit_log: Option<PathBuf>,
     #[serde(default)]
     authority: Vec<RawAuthority>,
+    enrolment: Option<RawEnrolment>,
     inside: RawInside,
     #[serde(default)]
     session: RawSession,
@@ -276,6 +312,16 @@ struct RawAuthority {
     #[serde(default)]
     revoked_keys: Vec<Spanned<String>>,
     folder: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEnrolment {
+    folder: PathBuf,
+    passphrase_file: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    #[serde(default)]
+    gateways: Vec<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -312,6 +358,24 @@ enum RawSecond {
     #[default]
     Replace,
     Refuse,
+}
+
+/// `host:port`, with brackets around IPv6; what the host is, the client finds out.
+fn is_gateway(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host_is_one = match bracketed {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let possible = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            !host.is_empty() && host.bytes().all(possible)
+        }
+    };
+    host_is_one && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 fn default_listen() -> SocketAddr {
@@ -413,9 +477,12 @@ mod tests {
         assert_eq!(config.authorities[0].crl_policy, CrlPolicy::Hard);
         assert_eq!(
             config.authorities[0].crls,
-            [Path::new("/etc/adit/ca/crl.pem")]
+            [
+                Path::new("/etc/adit/ca/crl.pem"),
+                Path::new("/etc/adit/issuing/crl.pem"),
+            ]
         );
-        let text = hard.replace("crls = [\"ca/crl.pem\"]", "");
+        let text = hard.replace("crls = [\"ca/crl.pem\", \"issuing/crl.pem\"]", "");
         let error = ServerConfig::parse(&text, path).unwrap_err().to_string();
         let line = 1 + text
             .lines()
@@ -449,6 +516,35 @@ mod tests {
             error.starts_with(&format!("/etc/adit/server.toml:{line}")),
             "{error}"
         );
+    }
+
+    #[test]
+    fn enrolment_is_off_unless_the_section_is_there_and_its_gateways_are_checked() {
+        let path = Path::new("/etc/adit/server.toml");
+        let config = ServerConfig::parse(EXAMPLE, path).unwrap();
+        let enrolment = config.enrolment.unwrap();
+        assert_eq!(enrolment.folder, Path::new("/etc/adit/issuing"));
+        let (before, rest) = EXAMPLE.split_once("[enrolment]").unwrap();
+        let (_, after) = rest.split_once("[inside]").unwrap();
+        let off = format!("{before}[inside]{after}");
+        assert_eq!(ServerConfig::parse(&off, path).unwrap().enrolment, None);
+        for (gateway, right) in [
+            ("vpn.example.com:443", true),
+            ("[fd00::1]:443", true),
+            ("vpn.example.com", false),
+            ("vpn.example.com:0", false),
+            (":443", false),
+            ("[vpn]:443", false),
+            ("a b:443", false),
+        ] {
+            let text = EXAMPLE.replace(
+                "# gateways = [\"vpn.example.com:443\"]",
+                &format!("gateways = [\"{gateway}\"]"),
+            );
+            assert_ne!(text, EXAMPLE);
+            let parsed = ServerConfig::parse(&text, path);
+            assert_eq!(parsed.is_ok(), right, "{gateway}");
+        }
     }
 
     #[test]

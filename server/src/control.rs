@@ -15,7 +15,7 @@ use adit_net::host::Host;
 use adit_net::signals::{Signal, Signals};
 use adit_net::{clock, control_socket};
 use adit_tunnel::{GatewayEvent, Holder, SessionId, SessionInfo};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
@@ -25,6 +25,7 @@ use crate::audit::{self, Audit, Event};
 use crate::certificates::{self, Certificates, Reminders, Warning};
 use crate::desk::Desk;
 use crate::engines::Engines;
+use crate::issuing::Decision;
 use crate::lists::{self, Ages, Newest, Watch};
 use crate::load::Loaded;
 use crate::network::Machine;
@@ -60,6 +61,10 @@ pub struct Control<'a> {
     pub certificates: Certificates,
     /// The leases as they were saved last.
     pub leases: Vec<LeaseEntry>,
+    /// Where what the authority decided is told, and heard.
+    pub decided: UnboundedSender<Decision>,
+    /// The other end.
+    pub decisions: UnboundedReceiver<Decision>,
     /// What may be told of refusals.
     pub refusals: RefusalLog,
     /// The newest revocation lists.
@@ -94,6 +99,11 @@ impl Control<'_> {
                     Some(event) => self.handle_events(event, events).await,
                     None => return None,
                 },
+                decision = self.decisions.recv() => {
+                    if let Some(decision) = decision {
+                        self.record(&decision);
+                    }
+                }
                 request = self.admin.accept() => match request {
                     Ok(connection) => admin::answer(connection, self).await,
                     Err(error) => warn!(%error, "an admin connection failed"),
@@ -154,6 +164,9 @@ impl Control<'_> {
     pub fn finish(&mut self, events: &mut UnboundedReceiver<GatewayEvent>) {
         while let Ok(event) = events.try_recv() {
             self.handle_event(event);
+        }
+        while let Ok(decision) = self.decisions.try_recv() {
+            self.record(&decision);
         }
         let nobody = GatewayStatus::default();
         self.accounting
@@ -243,6 +256,8 @@ impl Control<'_> {
                 let sessions = &difference;
                 self.audit.write(&Event::Regrant { sessions });
             }
+            GatewayEvent::CertificateAsked(question) => self.decide(*question),
+            GatewayEvent::GuessRefused { remote } => self.guessed(remote),
             GatewayEvent::LeasesChanged => {}
         }
     }
@@ -363,7 +378,7 @@ impl RefusalLog {
     }
 
     /// How many have not been told since the last one; `None` when this one is not told either.
-    fn take(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         if self.allowance.take(now) {
             return Some(std::mem::take(&mut self.suppressed));
         }

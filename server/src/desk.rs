@@ -16,10 +16,12 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use adit_core::admission::diff::Difference;
+use adit_core::close::Refusal;
+use adit_core::session::certificate::Issued;
 use adit_core::status::Traffic;
 use adit_core::table::leases::LeaseEntry;
 use adit_net::udp::{Transmit, UdpSender};
-use adit_tunnel::{GatewayEvent, Reception, Rehearsal, Renewal, ToReception};
+use adit_tunnel::{GatewayEvent, Reception, Rehearsal, Renewal, Ticket, ToReception};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::engines::Engines;
@@ -32,6 +34,7 @@ enum Note {
     Status(oneshot::Sender<DeskStatus>),
     Rehearse(Box<Renewal>, oneshot::Sender<Rehearsal>),
     Reload(Box<Renewal>, oneshot::Sender<Difference>),
+    Answer(Ticket, Result<Box<Issued>, Refusal>),
     Shutdown,
 }
 
@@ -114,6 +117,12 @@ impl Desk {
         let note = Note::Reload(Box::new(renewal), reply);
         self.notes.send(note).ok()?;
         answer.await.ok()
+    }
+
+    /// Tells somebody what became of a request for a certificate.
+    pub fn answer(&self, ticket: Ticket, outcome: Result<Box<Issued>, Refusal>) {
+        // The desk is gone only while the process ends.
+        let _ = self.notes.send(Note::Answer(ticket, outcome));
     }
 
     /// Refuses whoever still waits, and ends the thread.
@@ -221,6 +230,7 @@ impl Thread {
                 self.drain(now);
                 drop(reply.send(difference));
             }
+            Note::Answer(ticket, outcome) => self.reception.answer(ticket, outcome),
             Note::Shutdown => return false,
         }
         true

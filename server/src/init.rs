@@ -51,22 +51,23 @@ pub fn init(dir: &Path, names: &[String], listen: SocketAddr) -> Result<(), Fail
         };
         failure.with_hint(hint)
     })?;
-    let ca = dir.join("ca");
+    let (ca, server) = (dir.join("ca"), dir.join("server.toml"));
     println!(
-        "Made in {}: ca/ gateway.pem gateway.key server.toml policy.toml\n\n\
+        "Made in {}: ca/ issuing/ gateway.pem gateway.key server.toml policy.toml\n\n\
          Next:\n  \
-         1. say who may reach what:  {}\n  \
-         2. make a client's profile: adit-ca issue alice@example.com --group staff --dir {}\n  \
-         3. start the gateway:       adit-server run --config {}\n\n\
-         A lost laptop is out by:     adit-ca revoke alice@example.com --dir {ca}\n  \
-         Every week, at least, sign the revocation list anew: adit-ca crl --dir {ca}\n\n\
-         The authority's key in {ca} is not needed to run the gateway: keep it elsewhere, and bring\n\
-         crl.pem whenever it changes.",
+         1. say who may reach what: {}\n  \
+         2. start the gateway:      adit-server run --config {}\n  \
+         3. invite somebody:        adit-server invite alice@example.com --group staff --config {server}\n\n\
+         A lost laptop is out by:    adit-ca revoke alice@example.com --dir {issuing}\n  \
+         Every week, at least, sign both revocation lists anew: adit-ca crl --dir {ca}, and {issuing}\n\n\
+         {issuing} signs for those who are invited, clients only. The root's key in {ca} is not\n\
+         needed to run the gateway: keep it elsewhere, and bring its crl.pem whenever it changes.",
         dir.display(),
         dir.join("policy.toml").display(),
-        ca.display(),
-        dir.join("server.toml").display(),
+        server.display(),
+        server = server.display(),
         ca = ca.display(),
+        issuing = dir.join("issuing").display(),
     );
     Ok(())
 }
@@ -78,6 +79,7 @@ fn make(dir: &Path, names: &[String], listen: SocketAddr) -> Result<(), InitErro
     })?;
     for name in [
         "ca",
+        "issuing",
         "gateway.pem",
         "gateway.key",
         "server.toml",
@@ -89,6 +91,8 @@ fn make(dir: &Path, names: &[String], listen: SocketAddr) -> Result<(), InitErro
         }
     }
     let authority = Authority::create(&dir.join("ca"), &AuthorityParams::new("Adit"))?;
+    let online = AuthorityParams::under(&authority, "Adit");
+    Authority::create_under(&authority, &dir.join("issuing"), &online)?;
     let (first, more) = names
         .split_first()
         .map_or(("localhost", names), |(first, more)| (first.as_str(), more));

@@ -15,8 +15,11 @@ pub mod config;
 pub mod control;
 pub mod desk;
 pub mod engines;
+pub mod enrolment;
 pub mod explain;
 pub mod init;
+pub mod invite;
+pub mod issuing;
 pub mod lists;
 pub mod load;
 pub mod network;
@@ -63,6 +66,16 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
             dry_run,
             json,
         } => admin::print_reload(&gateway, dry_run, json),
+        Command::Invite {
+            invited,
+            config,
+            json,
+        } => invite::invite(&config.config, &invited, json),
+        Command::Invitations {
+            withdraw,
+            config,
+            json,
+        } => invite::invitations(&config.config, withdraw, json),
         Command::Explain {
             asked,
             gateway,

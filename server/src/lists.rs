@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use adit_core::identity::revocation::{Freshness, ListNumber};
 use adit_net::files::{self, Stamp};
 use adit_pki::description::instant;
+use adit_pki::store;
 use adit_tunnel::tls::{Authorities, Authority, CrlPolicy, SignedList};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -16,7 +17,8 @@ use tracing::warn;
 use crate::config::ServerConfig;
 use crate::load::LoadError;
 
-/// Reads the lists of an authority.
+/// Reads the lists of an authority. An intermediate that signed one stands in the same file, or in `ca.pem`
+/// beside it, as in a folder of `adit-ca`.
 ///
 /// # Errors
 /// When a file cannot be read, holds no list, or one that is not of this authority.
@@ -25,14 +27,28 @@ pub fn read(authority: &Authority, paths: &[PathBuf]) -> Result<Vec<SignedList>,
     for path in paths {
         let (found, beside) = parts(path)?;
         for list in found {
-            let list = authority.read_list(list, &beside);
-            lists.push(list.map_err(|error| LoadError::List {
+            let read = authority.read_list(list.clone(), &beside).or_else(|error| {
+                let beside = [beside.clone(), folder(path)].concat();
+                authority.read_list(list, &beside).map_err(|_| error)
+            });
+            lists.push(read.map_err(|error| LoadError::List {
                 path: path.clone(),
                 error,
             })?);
         }
     }
     Ok(lists)
+}
+
+/// The certificates of the `adit-ca` folder that a list is in, from its root down; none if it is no such folder.
+fn folder(list: &Path) -> Vec<CertificateDer<'static>> {
+    let read = |name: &str| -> Vec<CertificateDer<'static>> {
+        let pem = files::read(&list.with_file_name(name)).unwrap_or_default();
+        let certificates: Result<_, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        certificates.unwrap_or_default()
+    };
+    let above = read(store::CHAIN).into_iter().rev();
+    above.chain(read(store::CERTIFICATE)).collect()
 }
 
 /// A line for each list that counts.

@@ -10,14 +10,17 @@ use adit_core::policy::Policy;
 use adit_net::clock;
 use adit_net::exit::Failure;
 use adit_net::files::{self, FileError};
+use adit_pki::AuthorityError;
 use adit_tunnel::tls::{
-    self, Algorithms, Authorities, Authority, Credentials, ListRefusal, QuicServer, TlsError,
+    self, Algorithms, Authorities, Authority, ClientAuth, Credentials, ListRefusal, QuicServer,
+    TlsError,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::time_provider::DefaultTimeProvider;
 
 use crate::config::{AuthorityConfig, ServerConfig};
+use crate::issuing::Issuing;
 use crate::lists;
 
 /// A complete, consistent configuration.
@@ -34,6 +37,8 @@ pub struct Loaded {
     pub tls: Arc<QuicServer>,
     /// That certificate with its key.
     pub credentials: Credentials,
+    /// The authority that issues over the wire, if there is one.
+    pub issuing: Option<Arc<Issuing>>,
 }
 
 /// What can be wrong with the configuration.
@@ -71,6 +76,21 @@ pub enum LoadError {
         /// Why.
         error: ListRefusal,
     },
+    /// The folder of the authority that issues is none.
+    #[error("{}: enrolment.folder cannot be used", path.display())]
+    Authority {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: AuthorityError,
+    },
+    /// Whoever enrolled would not believe the gateway.
+    #[error("{}: does not vouch for the gateway's own certificate", path.display())]
+    Foreign {
+        /// The folder, or the file that is to be believed instead.
+        path: PathBuf,
+    },
     /// The certificates or the key cannot be used.
     #[error("{}: {error}", path.display())]
     Tls {
@@ -96,6 +116,12 @@ impl LoadError {
             Self::List { .. } => Some(
                 "crls must name complete lists that this authority signed, as `adit-ca crl` writes them"
                     .into(),
+            ),
+            Self::Authority { .. } => Some(
+                "make one with `adit-ca init`, or take the section [enrolment] out of server.toml".into(),
+            ),
+            Self::Foreign { .. } => Some(
+                "name in enrolment.ca who vouches for the gateway's certificate".into(),
             ),
             Self::Tls { .. } => {
                 Some("certificate and key must belong together; `adit-ca issue` makes both".into())
@@ -129,13 +155,15 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     }
     let mut warnings = policy.warnings().to_vec();
     warnings.extend(policy.ended_rules(now));
-    let authorities = Arc::new(authorities(&config)?);
-    let credentials = Credentials {
-        chain: certificates(&config.certificate, files::read)?,
-        key: private_key(&config.key)?,
+    let credentials = credentials(&config)?;
+    let issuing = match &config.enrolment {
+        Some(enrolment) => Some(Arc::new(Issuing::open(enrolment, &credentials)?)),
+        None => None,
     };
+    let authorities = Arc::new(authorities(&config)?);
     Ok(Loaded {
         tls: gateway_tls(&config, &credentials, &authorities)?,
+        issuing,
         config,
         policy: Arc::new(policy),
         warnings,
@@ -151,6 +179,17 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 pub fn config(path: &Path) -> Result<ServerConfig, LoadError> {
     let text = files::read_text(path)?;
     Ok(ServerConfig::parse(&text, path)?)
+}
+
+/// Reads the gateway's certificate and its key alone.
+///
+/// # Errors
+/// The first thing that is wrong with them.
+pub fn credentials(config: &ServerConfig) -> Result<Credentials, LoadError> {
+    Ok(Credentials {
+        chain: certificates(&config.certificate, files::read)?,
+        key: private_key(&config.key)?,
+    })
 }
 
 /// Reads the policy alone; its tests are not run.
@@ -211,6 +250,7 @@ pub fn reread_lists(loaded: &Loaded) -> Result<Loaded, LoadError> {
         tls: gateway_tls(&loaded.config, &loaded.credentials, &authorities)?,
         authorities,
         credentials: loaded.credentials.clone(),
+        issuing: loaded.issuing.clone(),
     })
 }
 
@@ -233,6 +273,10 @@ fn gateway_tls(
         Algorithms::for_this_cpu(),
         credentials.clone(),
         authorities,
+        match config.enrolment {
+            Some(_) => ClientAuth::Optional,
+            None => ClientAuth::Mandatory,
+        },
         Arc::new(DefaultTimeProvider),
     )
     .map_err(|error| tls_error(&config.certificate, &error))

@@ -148,6 +148,7 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
     let (engines, threads) =
         engines::prepare(parts.into_iter()).map_err(|error| devices(&error))?;
     let (desk, notes) = desk::desk();
+    let (decided, decisions) = unbounded_channel();
     let mut control = Control {
         path,
         loaded,
@@ -163,6 +164,8 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
         accounting,
         certificates,
         leases,
+        decided,
+        decisions,
         refusals: RefusalLog::new(Instant::now()),
         newest,
         watch: Watch::default(),

@@ -39,6 +39,8 @@ impl Bystander {
         })?;
         let setup = Setup::new(programs)?;
         setup.policy(&format!("{POLICY}{SITE}"))?;
+        // The strict way: no handshake without a certificate.
+        setup.configure(|server| drop(server.remove("enrolment")))?;
         let gateway = setup.start_gateway(&internet.gateway)?;
         let profile = setup.profile("alice@example.com", &["staff"])?;
         let alice = setup.connect(internet.laptop(), &profile)?;

@@ -101,6 +101,30 @@ def an_ordinary_get(world):
     return asked(world, {":method": "GET", ":protocol": None, "capsule-protocol": None})
 
 
+CERTIFICATE = {":method": "POST", ":protocol": None, "capsule-protocol": None, ":path": "/.well-known/adit/enroll",
+               "content-type": "application/pkcs10", "authorization": "Bearer 00"}
+
+
+@case("status 413")
+def certificate_request_of_megabytes(world):
+    return asked(world, CERTIFICATE | {"content-length": "20000000"})
+
+
+@case("status 401")
+def certificate_without_a_code(world):
+    return asked(world, CERTIFICATE | {"authorization": None})
+
+
+@case("status 403")
+def renewal_without_a_session(world):
+    return asked(world, CERTIFICATE | {":path": "/.well-known/adit/renew"})
+
+
+@case("status 415")
+def certificate_request_of_another_type(world):
+    return asked(world, CERTIFICATE | {"content-type": "text/html"})
+
+
 @case(MALFORMED)
 def upper_case_field(world):
     return asked(world, {"X-Shout": "1"})

@@ -9,6 +9,7 @@ mod bed;
 mod certificates;
 mod corporate;
 mod engines;
+mod enrolment;
 mod errors;
 mod leftovers;
 mod load;
@@ -143,6 +144,18 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_damaged_inventory_is_set_aside_and_the_gateway_runs",
         certificates::a_damaged_inventory_is_set_aside,
+    ),
+    (
+        "codes_are_good_once_and_guesses_are_few",
+        enrolment::codes_are_good_once,
+    ),
+    (
+        "what_cannot_work_is_noticed_before_the_code_is_spent",
+        enrolment::what_cannot_work_is_noticed,
+    ),
+    (
+        "a_certificate_renews_itself_until_it_is_revoked",
+        enrolment::a_certificate_renews_itself,
     ),
     ("several_engines_are_one_gateway", engines::are_one_gateway),
     ("site_to_site_between_two_lans", site::between_two_lans),

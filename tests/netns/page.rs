@@ -70,6 +70,11 @@ impl<'a> Machine<'a> {
         })
     }
 
+    /// Its network.
+    pub(crate) fn namespace(&self) -> &Namespace {
+        self.namespace
+    }
+
     /// A file of its `/etc/adit`.
     pub(crate) fn configuration(&self, name: &str) -> PathBuf {
         self.etc.join("adit").join(name)

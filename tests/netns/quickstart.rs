@@ -1,6 +1,7 @@
 //! The quick start of README.md, its commands taken from the file and run as they stand there.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use adit_tests::lab::{Internet, Layout, Snapshot, internet, until};
@@ -80,12 +81,55 @@ pub(crate) fn the_readme_is_true(programs: &Programs) -> Result<()> {
     );
     unchanged(&before, internet.laptop())?;
     lost(&gateway, &laptop, up)?;
+    colleague(&gateway, &laptop)?;
     server.terminate()?;
     let outcome = server.wait(PATIENCE)?;
     ensure!(
         outcome.code == Some(0),
         "adit-server ended badly:\n{}",
         outcome.stderr
+    );
+    Ok(())
+}
+
+/// Somebody new comes, by two commands; and goes, by one.
+fn colleague(gateway: &Machine<'_>, laptop: &Machine<'_>) -> Result<()> {
+    let blocks = commands("## A new colleague is on the network in two commands");
+    let [invite, enroll, out] = &blocks[..] else {
+        anyhow::bail!("gateway, laptop and the end were promised: {blocks:?}");
+    };
+    ensure!(
+        [invite.len(), enroll.len(), out.len()] == [1; 3],
+        "one command each was promised: {blocks:?}"
+    );
+    let invited = gateway.start(&invite[0])?.wait(PATIENCE)?;
+    note(&invite[0]);
+    let code = invited.stdout.lines().next().unwrap_or_default();
+    ensure!(invited.code == Some(0) && !code.is_empty(), "{invited:?}");
+    let command = enroll[0].replace("CODE", code);
+    ensure!(
+        invited.stdout.contains(command.trim_end_matches(" --up")),
+        "the page and the program say the same:\n{command}\n{}",
+        invited.stdout
+    );
+    note(&enroll[0]);
+    let mut client = laptop.start(&command)?;
+    until(PATIENCE, || {
+        client.still_runs()?;
+        let status = laptop.start("sudo adit status")?.wait(PATIENCE)?;
+        Ok((status.code == Some(0)).then_some(()))
+    })
+    .with_context(|| format!("the client is not up:\n{}", client.last_words()))?;
+    let answers = Ping::to(internet::OFFICE_V4).expect_all(laptop.namespace())?;
+    note(&format!("ping: {}", answers.summary()));
+    let profile = laptop.configuration("client.toml");
+    let mode = fs::metadata(&profile)?.permissions().mode();
+    ensure!(mode & 0o777 == 0o600, "{mode:o}");
+    gateway.finish(&out[0])?;
+    let outcome = client.wait(Duration::from_secs(3))?;
+    ensure!(
+        outcome.code == Some(1) && outcome.stderr.contains("the certificate was revoked"),
+        "{outcome:?}"
     );
     Ok(())
 }

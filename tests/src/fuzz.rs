@@ -29,7 +29,8 @@ use adit_core::offload::split::Segments;
 use adit_core::offload::{self, SegmentKind, Segmentation};
 use adit_core::policy::{Decision, Direction, Filter, Flow, Policy, Question, RuleId, render};
 use adit_core::range;
-use adit_core::session::{Action, Assignment, client, gateway};
+use adit_core::session::certificate::{CertificateAsk, Issued, Occasion, Secret};
+use adit_core::session::{Action, Assignment, client, enrolment, gateway};
 use adit_core::table::owners::Owners;
 use adit_core::wire::capsule::{Capsule, CapsuleReader};
 use adit_core::wire::icmp::{self, IcmpError};
@@ -563,6 +564,21 @@ pub fn session(data: &[u8]) {
     let mut gateway = gateway::Control::new(now, 3, gateway::GatewayControlConfig::default());
     let config = client::ClientControlConfig::new("vpn.example.com");
     let mut client = client::Control::new(now, 2, 0, config);
+    let secret = Secret::parse("secret").expect("a secret");
+    let ask = |occasion| CertificateAsk {
+        occasion,
+        request: b"request".to_vec(),
+        device: None,
+    };
+    let (renewal, enrolment) = (ask(Occasion::Renewal), ask(Occasion::Enrolment(secret)));
+    let config = enrolment::EnrolmentConfig::new("vpn.example.com", enrolment);
+    let mut newcomer = enrolment::Control::new(now, 2, 0, &config);
+    let issued = Issued {
+        certificate: String::new(),
+        authorities: String::new(),
+        gateways: Vec::new(),
+    };
+    let (mut asked, mut outcomes) = (0, 0);
     let network = "10.99.0.7/32".parse().expect("a prefix");
     let assignment = Assignment {
         addresses: vec![network],
@@ -570,7 +586,7 @@ pub fn session(data: &[u8]) {
     };
     let refusal = Refusal::new(RefusalKind::NoAccess, "");
 
-    let (mut ended, mut closed) = (BTreeSet::new(), [false; 2]);
+    let (mut ended, mut closed) = (BTreeSet::new(), [false; 3]);
     let mut steps = data;
     while let [operation, stream, length, rest @ ..] = steps {
         let (bytes, rest) = rest.split_at(rest.len().min(usize::from(*length)));
@@ -583,26 +599,35 @@ pub fn session(data: &[u8]) {
                 let fin = operation % 8 == 1 && ended.insert(stream);
                 gateway.handle_stream(now, stream, bytes, fin);
                 client.handle_stream(now, stream, bytes, fin);
+                newcomer.handle_stream(now, stream, bytes, fin);
             }
             2 => {
                 ended.insert(stream);
                 gateway.handle_reset(now, stream, code);
                 client.handle_reset(now, stream, code);
+                newcomer.handle_reset(now, stream, code);
             }
             3 => {
                 gateway.handle_stopped(now, stream, code);
                 client.handle_stopped(now, stream, code);
+                newcomer.handle_stopped(now, stream, code);
             }
             4 => {
                 now += Duration::from_secs(code);
                 gateway.handle_timeout(now);
                 client.handle_timeout(now);
+                newcomer.handle_timeout(now);
             }
             5 => {
                 gateway.admit(&assignment);
                 gateway.assign(&Assignment::default());
+                gateway.issue(asked, &issued);
+                client.ask_certificate(now, 4, &renewal);
             }
-            6 => gateway.refuse(&refusal),
+            6 => {
+                gateway.refuse(&refusal);
+                gateway.refuse_certificate(asked, &refusal);
+            }
             _ => {
                 gateway.shutdown();
                 client.finish();
@@ -611,6 +636,7 @@ pub fn session(data: &[u8]) {
         let actions = [
             std::iter::from_fn(|| gateway.poll_action()).collect::<Vec<_>>(),
             std::iter::from_fn(|| client.poll_action()).collect(),
+            std::iter::from_fn(|| newcomer.poll_action()).collect(),
         ];
         for (actions, closed) in actions.iter().zip(&mut closed) {
             assert!(!*closed || actions.is_empty(), "{actions:?} behind a close");
@@ -620,7 +646,16 @@ pub fn session(data: &[u8]) {
                 "no amplifier"
             );
         }
-        while gateway.poll_event().is_some() || client.poll_event().is_some() {}
+        while let Some(event) = gateway.poll_event() {
+            if let gateway::GatewayEvent::CertificateAsked { stream, .. } = event {
+                asked = stream;
+            }
+        }
+        while client.poll_event().is_some() {}
+        while newcomer.poll_outcome().is_some() {
+            outcomes += 1;
+        }
+        assert!(outcomes <= 1, "one request has one outcome");
         assert!(!closed[0] || gateway.established().is_none());
         assert!(!closed[1] || client.established().is_none());
     }

@@ -153,6 +153,18 @@ refusals! {
     RevocationUnknown = 28, "revocation-unknown", 503, Backoff, "the gateway cannot tell whether the certificate was revoked";
     /// The session moved to a newer connection of the same client, which should know.
     HandedOver = 29, "handed-over", 409, Backoff, "the session goes on over a newer connection of this client";
+    /// The operator did not turn it on.
+    NotIssuing = 30, "not-issuing", 404, Never, "the gateway issues no certificates";
+    /// Unknown, used, expired or taken back: whoever guesses is not told which.
+    InvitationRefused = 31, "invitation-refused", 403, Never, "the code is unknown, used or expired";
+    /// Somebody guesses.
+    TooManyGuesses = 32, "too-many-guesses", 429, Backoff, "too many wrong codes came from this network";
+    /// The request for a certificate asks for more than was granted, or is none.
+    CertificateRefused = 33, "certificate-refused", 403, Never, "the certificate is not issued";
+    /// The authority on the gateway does not work.
+    IssuingFailed = 34, "issuing-failed", 503, Backoff, "the gateway cannot issue certificates at present";
+    /// Somebody else answers, or the gateway has another key by now.
+    WrongGatewayKey = 35, "wrong-gateway-key", 421, Never, "the gateway's key is not the one that the code names";
 }
 
 impl RefusalKind {
@@ -173,6 +185,12 @@ impl RefusalKind {
             }
             Self::CertificateExpired | Self::SessionExpired => "ask for a new certificate",
             Self::CertificateNotYetValid => "check the clocks of this machine and of the gateway",
+            Self::NotIssuing => "ask who runs the gateway for a profile",
+            Self::InvitationRefused => "ask who runs the gateway for a new code",
+            Self::CertificateRefused => "update this program, or ask who runs the gateway",
+            Self::WrongGatewayKey => {
+                "check the gateway's name, and ask who runs it for a new code: its certificate may have changed, or somebody is in between"
+            }
             Self::CertificateRevoked => "ask who runs the gateway why it was revoked",
             Self::RevocationUnknown => {
                 "ask who runs the gateway for a fresh revocation list, or try again later"
@@ -193,6 +211,8 @@ impl RefusalKind {
             | Self::GatewayShutdown
             | Self::ProtocolError
             | Self::HandshakeTimeout
+            | Self::TooManyGuesses
+            | Self::IssuingFailed
             | Self::RequestTimeout
             | Self::HandedOver
             | Self::Unreachable => "try again later",
@@ -222,6 +242,7 @@ impl RefusalKind {
     #[must_use]
     pub fn from_tls_alert(alert: u8, reason: &str) -> Option<Self> {
         Some(match alert {
+            42 | 46 | 49 if reason.contains(WRONG_KEY) => Self::WrongGatewayKey,
             // Another authority of the same name: its subject matches, its key does not.
             42 | 51 if reason.contains("BadSignature") => Self::UnknownAuthority,
             45 if reason.contains("not valid yet") => Self::CertificateNotYetValid,
@@ -242,6 +263,8 @@ impl RefusalKind {
     }
 }
 
+/// What the verifier that knows the gateway by its key says of any other key.
+pub const WRONG_KEY: &str = "not the pinned key";
 /// "ADIT" as a number, shortened: far from every registered HTTP/3 error code.
 const BASE: u64 = 0xad17_0000;
 

@@ -1,6 +1,8 @@
-//! The control session of one QUIC connection: HTTP/3 with one CONNECT-IP request (RFC 9484).
+//! The control session of one QUIC connection: HTTP/3 with one CONNECT-IP request (RFC 9484), and
+//! requests for certificates ([`certificate`]).
 //!
-//! [`gateway::Control`] and [`client::Control`] are the two ends. Both have the same contract:
+//! [`gateway::Control`] and [`client::Control`] are the two ends, [`enrolment::Control`] is the end of
+//! a client that is none yet. All have the same contract:
 //! after every `handle_*` call and every command, drain `poll_action` and `poll_event` until they
 //! are empty, then sleep until `poll_timeout` or the next input. Bytes, stream ids and `now` come
 //! in; what to do on the QUIC connection comes out as [`Action`]s. Nothing here reads a clock.
@@ -13,9 +15,12 @@
 //! memory whatever the peer sends, and every violation of RFC 9114, 9204, 9297 or 9484 becomes an
 //! action with the error code that the RFC names.
 
+pub mod certificate;
 pub mod client;
+pub mod enrolment;
 pub mod gateway;
 mod handover;
+mod post;
 mod problem;
 mod template;
 mod tunnel;

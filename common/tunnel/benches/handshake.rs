@@ -18,8 +18,8 @@ use adit_core::admission::Admission;
 use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
 use adit_core::policy::Policy;
 use adit_tunnel::tls::{
-    self, Algorithms, Authorities, Authority, Credentials, GatewayVerifier, HandshakeFacts,
-    QuicClient,
+    self, Algorithms, Authorities, Authority, ClientAuth, Credentials, GatewayVerifier,
+    HandshakeFacts, QuicClient,
 };
 use adit_tunnel::{
     Client, ClientConfig, ClientEvent, Datagram, EngineKeys, Epoch, GatewayConfig, InsideAddresses,
@@ -126,6 +126,7 @@ impl World {
             algorithms,
             pki.leaf("vpn.example.com", ExtendedKeyUsagePurpose::ServerAuth),
             &authorities,
+            ClientAuth::Mandatory,
             Arc::new(DefaultTimeProvider),
         )
         .expect("the gateway's TLS");

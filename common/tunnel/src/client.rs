@@ -14,6 +14,7 @@ use adit_core::close::Refusal;
 use adit_core::dataplane::client::ClientView;
 use adit_core::dataplane::{Counters, TokenBucket};
 use adit_core::session::Place;
+use adit_core::session::certificate::Issued;
 use adit_core::session::client::{ClientControlConfig, Control};
 use adit_core::session::{Assignment, UserAgent};
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use crate::path::InnerMtu;
 use crate::tls::{HandshakeFacts, QuicClient};
 use crate::transport::{EngineKeys, Limits, transport_config};
 
+mod certificate;
 mod data;
 mod dial;
 mod handover;
@@ -86,6 +88,8 @@ pub enum ClientEvent {
         /// When the next attempt is made.
         retry_in: Duration,
     },
+    /// What became of [`Client::ask_certificate`].
+    Certificate(Result<Issued, Refusal>),
     /// The gateway announced its end (RFC 9114 §5.2); the session goes on until it comes.
     GoingAway,
     /// Retrying cannot cure it: the client does nothing more.
@@ -370,6 +374,9 @@ impl Client {
                 self.hang_up(now, key, Refusal::new(kind, reason));
             }
             Notice::Report(Report::Packet(packet)) => self.receive_packet(now, key, packet),
+            Notice::Report(Report::Certificate(outcome)) => {
+                self.events.push_back(ClientEvent::Certificate(outcome));
+            }
             // The session goes on until the gateway ends it; the next one is dialled then.
             Notice::Report(Report::GoingAway) => self.events.push_back(ClientEvent::GoingAway),
         }

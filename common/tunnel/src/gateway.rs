@@ -29,8 +29,9 @@ use crate::holder::Holder;
 use crate::linger::Lingering;
 use crate::link::Notice;
 use crate::links::{Datagram, Key, Links};
-use crate::reception::{Arrival, ToEngine, ToReception};
+use crate::reception::{Arrival, CertificateQuestion, ToEngine, ToReception};
 
+mod certificates;
 mod data;
 mod denials;
 mod handover;
@@ -122,6 +123,13 @@ pub enum GatewayEvent {
         session: SessionInfo,
         /// What packets, and how many.
         denied: Denied,
+    },
+    /// Somebody asks for a certificate: answer with [`Reception::answer`](crate::Reception::answer).
+    CertificateAsked(Box<CertificateQuestion>),
+    /// Somebody was not even asked about: too many wrong codes came before.
+    GuessRefused {
+        /// Where from.
+        remote: SocketAddr,
     },
     /// The time has come when the policy says something else.
     Regranted(Box<Difference>),
@@ -227,6 +235,11 @@ impl Gateway {
             ToEngine::Regrant(regrant) => {
                 self.regrant(regrant.session, regrant.identity, regrant.grant);
             }
+            ToEngine::Certificate {
+                session,
+                stream,
+                outcome,
+            } => self.answer_certificate(session, stream, outcome),
             ToEngine::Inside {
                 addresses,
                 tunnel_mtu,
@@ -362,6 +375,9 @@ impl Gateway {
                 self.forget_session(now, key, &reason);
                 let kind = RefusalKind::RequestTimeout;
                 self.lingering.add(now, &self.links, key, kind);
+            }
+            Notice::Report(Report::CertificateAsked { stream, ask }) => {
+                self.ask_certificate(key, stream, ask);
             }
             Notice::Report(Report::Packet(packet)) => {
                 let key = self.carried(key).map_or(key, |(session, _)| session);

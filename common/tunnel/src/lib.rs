@@ -5,7 +5,8 @@
 //! whole tunnel, both ends, runs in simulation.
 //!
 //! One call sequence holds for all: feed any number of inputs, call `handle_timeout(now)` once,
-//! drain `poll_transmit`, `poll_inside` and `poll_event`, then sleep until `poll_timeout`.
+//! drain `poll_transmit`, `poll_inside` and `poll_event`, then sleep until `poll_timeout`. [`Enrolment`] is
+//! the small one of a machine that has no certificate yet.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -17,6 +18,7 @@ mod cid;
 mod client;
 mod congestion;
 mod endpoints;
+mod enrolment;
 mod epoch;
 mod gateway;
 mod handover;
@@ -32,6 +34,7 @@ mod transport;
 pub use adit_core::offload::Offload;
 pub use cid::{ENGINE_AT, LONG_HEADER};
 pub use client::{Client, ClientConfig, ClientEvent, ClientState};
+pub use enrolment::{Enrolment, EnrolmentConfig};
 pub use epoch::Epoch;
 pub use gateway::{
     Census, Findings, Gateway, GatewayConfig, GatewayEvent, Inquiry, InsideAddresses, SessionId,
@@ -41,8 +44,8 @@ pub use holder::Holder;
 pub use links::Datagram;
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use reception::{
-    Arrival, Reception, ReceptionConfig, Regrant, Rehearsal, Renewal, SecondConnection, Stake,
-    ToEngine, ToReception,
+    Arrival, CertificateQuestion, Reception, ReceptionConfig, Regrant, Rehearsal, Renewal,
+    SecondConnection, Stake, Standing, Ticket, ToEngine, ToReception,
 };
 pub use transport::{EngineKeys, Limits, MIN_UDP_PAYLOAD};
 

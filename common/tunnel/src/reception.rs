@@ -14,13 +14,15 @@
 //! drain `poll_transmit`, `poll_message` and `poll_event`; sleep until `poll_timeout` or input.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use adit_core::admission::{Admission, Grant};
-use adit_core::close::RefusalKind;
+use adit_core::close::{Refusal, RefusalKind};
 use adit_core::dataplane::{Counters, DropReason};
 use adit_core::identity::{Identity, Principal};
+use adit_core::session::certificate::{CertificateAsk, Issued};
 use adit_core::session::gateway::{Control, GatewayControlConfig, GatewayEvent as Report};
 use adit_core::table::leases::LeaseEntry;
 use adit_core::wire::datagram;
@@ -39,17 +41,23 @@ use crate::transport::{EngineKeys, Limits, transport_config};
 
 mod admit;
 mod awaited;
+mod certificates;
 mod departed;
+mod guesses;
 mod renewal;
 mod seated;
 mod seats;
+mod strangers;
 mod timetable;
 
 use awaited::{Awaited, Request};
+pub use certificates::{CertificateQuestion, Standing, Ticket};
 use departed::Departed;
+use guesses::Guesses;
 pub use renewal::{Rehearsal, Renewal, Stake};
 use seated::Seated;
 use seats::Seats;
+use strangers::Strangers;
 use timetable::Timetable;
 
 /// What to do when a principal that has a session opens another.
@@ -70,7 +78,7 @@ pub struct ReceptionConfig {
     pub limits: Limits,
     /// How many engines carry packets: one or more.
     pub engines: u8,
-    /// TLS with mandatory client certificates.
+    /// TLS; without mandatory client certificates, who has none may ask for one and nothing else.
     pub tls: Arc<QuicServer>,
     /// The authorities behind the TLS configuration, asked again for the identity.
     pub authorities: Arc<Authorities>,
@@ -97,6 +105,15 @@ pub enum ToEngine {
     },
     /// A session goes on with something else.
     Regrant(Box<Regrant>),
+    /// What became of a request for a certificate.
+    Certificate {
+        /// Whose.
+        session: SessionId,
+        /// On which stream of its connection.
+        stream: u64,
+        /// What to answer.
+        outcome: Result<Box<Issued>, Refusal>,
+    },
     /// The inside is another one.
     Inside {
         /// The gateway's own inner addresses.
@@ -126,6 +143,19 @@ pub enum ToEngine {
 pub enum ToReception {
     /// A datagram that belongs to no link of the engine.
     Datagram(Datagram),
+    /// A session asks for a certificate to follow its own.
+    CertificateAsked {
+        /// Which.
+        session: SessionId,
+        /// Whose it is.
+        principal: Principal,
+        /// Where it is.
+        remote: SocketAddr,
+        /// On which stream of its connection.
+        stream: u64,
+        /// What it asks.
+        ask: CertificateAsk,
+    },
     /// A session is over.
     Ended {
         /// Whose session.
@@ -176,6 +206,10 @@ pub struct Reception {
     seats: Seats,
     /// Links still in their handshake, to be counted against a flood.
     handshakes: BTreeSet<Key>,
+    /// Links without a certificate, which can become no session.
+    strangers: Strangers,
+    /// Wrong codes.
+    guesses: Guesses,
     lingering: Lingering,
     /// Requests that wait until it is known what their path carries.
     awaited: Awaited,
@@ -211,6 +245,8 @@ impl Reception {
             unproven: BTreeSet::new(),
             seats: Seats::new(config.engines),
             handshakes: BTreeSet::new(),
+            strangers: Strangers::default(),
+            guesses: Guesses::default(),
             lingering: Lingering::default(),
             awaited: Awaited::default(),
             departed: Departed::default(),
@@ -224,6 +260,13 @@ impl Reception {
     pub fn handle_message(&mut self, now: Instant, message: ToReception) {
         match message {
             ToReception::Datagram(datagram) => self.handle_datagram(now, datagram),
+            ToReception::CertificateAsked {
+                session,
+                principal,
+                remote,
+                stream,
+                ask,
+            } => self.ask_renewal(session, &principal, remote, stream, ask),
             ToReception::Ended {
                 engine,
                 session,
@@ -259,6 +302,7 @@ impl Reception {
             self.follow_path(now, key);
             if self.links.get(key).is_none() {
                 self.handshakes.remove(&key);
+                self.strangers.remove(key);
                 self.unproven.remove(&key);
                 self.awaited.remove(key);
                 self.seats.give_up(key);
@@ -419,6 +463,7 @@ impl Reception {
         match notice {
             Notice::Connected => {
                 self.handshakes.remove(&key);
+                self.look_at(now, key);
             }
             Notice::Lost(error) => {
                 self.awaited.remove(key);
@@ -438,6 +483,9 @@ impl Reception {
                     user_agent,
                 };
                 self.consider(now, key, request);
+            }
+            Notice::Report(Report::CertificateAsked { stream, ask }) => {
+                self.ask_enrolment(now, key, stream, ask);
             }
             Notice::Report(Report::Ended { .. }) => {
                 self.awaited.remove(key);

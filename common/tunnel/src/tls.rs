@@ -11,14 +11,19 @@ use adit_core::status::ClientCertificate;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
 
+mod anonymous;
+mod pinned;
 mod retry;
 mod revocation;
 mod session;
 mod verify;
 
+use anonymous::AnonymousToo;
+pub use pinned::{GatewayKey, PIN};
 pub use revocation::{CrlPolicy, KeyHash, ListRefusal, NotAKeyHash, SignedList};
 pub(crate) use session::Shown;
 pub use session::{HandshakeFacts, QuicClient, QuicServer};
@@ -176,7 +181,16 @@ impl Algorithms {
     }
 }
 
-/// The gateway's TLS configuration: a client certificate is mandatory.
+/// Whether a client may come without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// It may not: the handshake fails.
+    Mandatory,
+    /// It may, to ask for one: it gets no further than that.
+    Optional,
+}
+
+/// The gateway's TLS configuration.
 ///
 /// # Errors
 /// When the gateway's own certificate and key cannot be used.
@@ -184,13 +198,18 @@ pub fn gateway_config(
     algorithms: Algorithms,
     credentials: Credentials,
     authorities: &Arc<Authorities>,
+    clients: ClientAuth,
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<QuicServer>, TlsError> {
     let provider = Arc::new(algorithms.provider());
+    let verifier: Arc<dyn ClientCertVerifier> = match clients {
+        ClientAuth::Mandatory => Arc::clone(authorities) as _,
+        ClientAuth::Optional => Arc::new(AnonymousToo::new(Arc::clone(authorities))),
+    };
     let mut config = ServerConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Credentials)?
-        .with_client_cert_verifier(Arc::clone(authorities) as _)
+        .with_client_cert_verifier(verifier)
         .with_single_cert(credentials.chain, credentials.key)
         .map_err(TlsError::Credentials)?;
     config.alpn_protocols = vec![ALPN_H3.to_vec()];
@@ -241,6 +260,29 @@ fn certificate(chain: &[CertificateDer<'_>]) -> ClientCertificate {
             .min()
             .unwrap_or_default(),
     }
+}
+
+/// The TLS configuration of a machine without a certificate: the gateway is known by its key alone.
+///
+/// # Errors
+/// When the library refuses its own algorithms.
+pub fn enrolment_config(
+    algorithms: Algorithms,
+    key: GatewayKey,
+    time: Arc<dyn TimeProvider>,
+) -> Result<Arc<QuicClient>, TlsError> {
+    let provider = Arc::new(algorithms.provider());
+    let verifier = Arc::new(key.verifier(&provider));
+    let mut config = ClientConfig::builder_with_details(provider, time)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Credentials)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_H3.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    config.enable_early_data = false;
+    QuicClient::new(Arc::new(config), certificate(&[])).map(Arc::new)
 }
 
 /// ALPN protocol id of HTTP/3 (RFC 9114 §3.1).

@@ -17,6 +17,9 @@ mod house;
 #[path = "simulation/link.rs"]
 mod link;
 #[allow(dead_code)]
+#[path = "simulation/newcomer.rs"]
+mod newcomer;
+#[allow(dead_code)]
 #[path = "simulation/packets.rs"]
 mod packets;
 #[allow(dead_code)]

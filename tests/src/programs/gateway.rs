@@ -91,6 +91,16 @@ impl Gateway {
         self.ask("certs", arguments)
     }
 
+    /// `adit-server invite`, with these arguments.
+    pub fn invite(&self, arguments: &[&str]) -> Result<Outcome> {
+        self.ask("invite", arguments)
+    }
+
+    /// `adit-server invitations`, with these options.
+    pub fn invitations(&self, options: &[&str]) -> Result<Outcome> {
+        self.ask("invitations", options)
+    }
+
     fn ask(&self, what: &str, options: &[&str]) -> Result<Outcome> {
         let mut ask = Command::new(&self.server);
         ask.arg(what)

@@ -198,6 +198,7 @@ impl Crowd {
                 | ClientEvent::Connected(_)
                 | ClientEvent::MovedOver { .. }
                 | ClientEvent::Stayed { .. }
+                | ClientEvent::Certificate(_)
                 | ClientEvent::GoingAway => {}
             }
         }

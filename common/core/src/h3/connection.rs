@@ -2,8 +2,8 @@
 //!
 //! Unidirectional streams (RFC 9114 §6.2): exactly one control stream that begins with SETTINGS and
 //! never ends, at most one QPACK stream of each kind, no push; anything else is asked to stop.
-//! Request streams (§4.1): one HEADERS from the client and then DATA, any number of interim HEADERS
-//! and one final one from the gateway.
+//! Request streams (§4.1): one HEADERS from the client, then DATA and, unless it is CONNECT, trailers,
+//! which are ignored; any number of interim HEADERS and one final one from the gateway.
 //!
 //! The caller reads [`Event`]s and answers with `write_headers`, `write_data`, `stop_reading` and
 //! `abort`. A stream that both sides ended is forgotten, except that the ids of the last few are
@@ -68,6 +68,20 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+}
+
+impl Event {
+    /// The request stream it is about, if it is about one.
+    pub fn stream(&self) -> Option<u64> {
+        match self {
+            Self::Headers { stream, .. }
+            | Self::Data { stream, .. }
+            | Self::Finished { stream }
+            | Self::Aborted { stream, .. }
+            | Self::Stopped { stream, .. } => Some(*stream),
+            Self::Settings(_) | Self::GoAway { .. } | Self::Closed { .. } => None,
+        }
+    }
 }
 
 /// One HTTP/3 connection.
@@ -294,11 +308,18 @@ impl Connection {
         loop {
             match request.reader.next(&mut data) {
                 Ok(None) => break,
+                Ok(Some(Frame::Data(_))) if request.trailed => {
+                    let reason = format!("DATA after the trailers of request stream {stream}");
+                    return Err(Violation::new(ErrorCode::FrameUnexpected, reason));
+                }
                 Ok(Some(Frame::Data(bytes))) => push_data(&mut self.events, stream, bytes),
                 Ok(Some(Frame::Headers(section))) => {
-                    // RFC 9114 §4.4: after CONNECT there is only DATA; our gateway answers every
-                    // other request at its head, so that trailers are as unexpected.
+                    // RFC 9114 §4.1: trailers come once; §4.4: after CONNECT there is only DATA.
                     if role == Role::Gateway && request.headed {
+                        if !request.connect && !request.trailed {
+                            request.trailed = true;
+                            continue;
+                        }
                         let reason = format!("a second HEADERS on request stream {stream}");
                         return Err(Violation::new(ErrorCode::FrameUnexpected, reason));
                     }
@@ -310,6 +331,7 @@ impl Connection {
                         };
                         Violation::new(code, error.to_string())
                     })?;
+                    request.connect = is_connect(&fields);
                     self.events.push_back(Event::Headers { stream, fields });
                 }
                 // The reader lets no other frame through on a request stream.
@@ -549,6 +571,10 @@ struct Request {
     reader: FrameReader,
     /// Whether a HEADERS frame arrived.
     headed: bool,
+    /// Whether it is of the method CONNECT.
+    connect: bool,
+    /// Whether trailers arrived.
+    trailed: bool,
     /// Whether the peer's side is open and wanted.
     reading: bool,
     /// Whether our side is open.
@@ -560,10 +586,18 @@ impl Request {
         Self {
             reader: FrameReader::new(place),
             headed: false,
+            connect: false,
+            trailed: false,
             reading: true,
             writing: true,
         }
     }
+}
+
+fn is_connect(fields: &[Field]) -> bool {
+    fields
+        .iter()
+        .any(|field| field.name == b":method" && field.value == b"CONNECT")
 }
 
 /// A reason to close the connection.

@@ -1,5 +1,7 @@
 //! From the bytes of a leaf certificate to an identity (RFC 5280 §4).
 
+use std::net::IpAddr;
+
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -91,6 +93,45 @@ pub fn card(certificate: &[u8]) -> Result<Card, IdentityError> {
         not_before: certificate.validity().not_before.timestamp(),
         not_after: certificate.validity().not_after.timestamp(),
     })
+}
+
+/// The first and the last second in which a certificate is valid, in Unix time.
+///
+/// # Errors
+/// When the certificate cannot be read.
+pub fn validity(leaf: &[u8]) -> Result<(i64, i64), IdentityError> {
+    let certificate = parse(leaf)?;
+    let validity = certificate.validity();
+    Ok((
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    ))
+}
+
+/// The names a gateway can be reached by, as its certificate has them: DNS names, then addresses. Empty when it cannot be read.
+#[must_use]
+pub fn server_names(leaf: &[u8]) -> Vec<String> {
+    let Ok(certificate) = parse(leaf) else {
+        return Vec::new();
+    };
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.map(|names| names.value.general_names.as_slice());
+    let names = names.unwrap_or_default();
+    let dns = names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) if !name.contains('*') => Some((*name).to_owned()),
+        _ => None,
+    });
+    let addresses = names.iter().filter_map(|name| match name {
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
+        _ => None,
+    });
+    dns.chain(addresses).collect()
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }
 
 /// Whether the extended key usage is present and names this very purpose. anyExtendedKeyUsage

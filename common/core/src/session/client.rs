@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ipnet::IpNet;
 
+use super::certificate::{CertificateAsk, Issued};
+use super::post::Post;
 use super::tunnel::{Abort, Said, Tunnel, answer};
 use super::{Action, Place, Proof, UserAgent, handover, problem};
 use crate::close::{Refusal, RefusalKind};
@@ -75,6 +77,8 @@ pub enum ClientEvent {
         /// Why, for logs and the user.
         reason: String,
     },
+    /// What became of a request for a certificate.
+    Certificate(Result<Issued, Refusal>),
     /// The gateway is about to go: connect again elsewhere or later.
     GoingAway,
 }
@@ -90,6 +94,8 @@ pub struct Control {
     assigned: Option<Vec<IpNet>>,
     routes: Option<Vec<RouteRange>>,
     place: Option<Place>,
+    /// The request for a certificate that is not answered, and until when it is waited for.
+    post: Option<(Post, Instant)>,
     deadline: Instant,
     events: VecDeque<ClientEvent>,
 }
@@ -120,6 +126,7 @@ impl Control {
             assigned: None,
             routes: None,
             place: None,
+            post: None,
             events: VecDeque::new(),
         }
     }
@@ -144,7 +151,12 @@ impl Control {
 
     /// Takes the passing of time: a gateway that does not answer is not waited for.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
+        if let Some((post, _)) = self.post.take_if(|(_, deadline)| now >= *deadline) {
+            self.h3.abort(post.stream(), ErrorCode::RequestCancelled);
+            let outcome = Err(Refusal::new(RefusalKind::Unreachable, "no answer in time"));
+            self.events.push_back(ClientEvent::Certificate(outcome));
+        }
+        if self.is_waiting() && now >= self.deadline {
             if let Phase::Refused { status, body } = &self.phase {
                 // The status is known; only the end of its body is not.
                 self.refuse(problem::to_refusal(*status, body));
@@ -154,6 +166,22 @@ impl Control {
             self.h3.close(ErrorCode::RequestCancelled.code(), &reason);
             self.handle_events();
         }
+    }
+
+    /// Asks for a certificate on a bidirectional stream that the caller opened, within the open session
+    /// and one at a time; says whether it does. [`ClientEvent::Certificate`] tells what became of it.
+    pub fn ask_certificate(&mut self, now: Instant, stream: u64, ask: &CertificateAsk) -> bool {
+        let can = self.can_ask_certificate();
+        if can {
+            let post = Post::send(&mut self.h3, stream, &self.config.authority, ask);
+            self.post = Some((post, now + self.config.request_timeout));
+        }
+        can
+    }
+
+    /// Says whether there is a session, and no request for a certificate that is not answered.
+    pub fn can_ask_certificate(&self) -> bool {
+        matches!(self.phase, Phase::Open) && self.post.is_none()
     }
 
     /// Ends the session from our side: FIN on the request stream.
@@ -199,12 +227,20 @@ impl Control {
 
     /// When [`Control::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (!matches!(self.phase, Phase::Open | Phase::Over)).then_some(self.deadline)
+        let own = self.is_waiting().then_some(self.deadline);
+        let post = self.post.as_ref().map(|(_, deadline)| *deadline);
+        own.into_iter().chain(post).min()
+    }
+
+    /// Says whether the answer to the request for the tunnel is not complete.
+    fn is_waiting(&self) -> bool {
+        !matches!(self.phase, Phase::Open | Phase::Over)
     }
 
     fn handle_events(&mut self) {
         while let Some(event) = self.h3.poll_event() {
             match event {
+                event if self.is_post(event.stream()) => self.handle_post(event),
                 Event::Settings(settings) => self.handle_settings(settings),
                 Event::Headers { stream, fields } if stream == self.stream => {
                     self.handle_response(fields);
@@ -244,6 +280,20 @@ impl Control {
                 Event::Closed { reason } => self.end(&reason),
                 _ => {}
             }
+        }
+    }
+
+    fn is_post(&self, stream: Option<u64>) -> bool {
+        let post = self.post.as_ref().map(|(post, _)| post.stream());
+        post.is_some() && post == stream
+    }
+
+    fn handle_post(&mut self, event: Event) {
+        if let Some((post, _)) = &mut self.post
+            && let Some(outcome) = post.handle(&mut self.h3, event)
+        {
+            self.post = None;
+            self.events.push_back(ClientEvent::Certificate(outcome));
         }
     }
 
@@ -422,6 +472,10 @@ impl Control {
     fn end(&mut self, reason: &str) {
         if !matches!(std::mem::replace(&mut self.phase, Phase::Over), Phase::Over) {
             self.tunnel = Tunnel::default();
+            if self.post.take().is_some() {
+                let outcome = Err(Refusal::new(RefusalKind::Unreachable, reason));
+                self.events.push_back(ClientEvent::Certificate(outcome));
+            }
             self.events.push_back(ClientEvent::Ended {
                 reason: reason.to_owned(),
             });

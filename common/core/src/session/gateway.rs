@@ -11,6 +11,7 @@
 //! | CONNECT-IP with a bad target or ipproto, a DNS name as target, or a scheme other than https | 400 |
 //! | CONNECT-IP from a client that takes no HTTP datagrams | 400 |
 //! | a second CONNECT-IP request | 409, and the first goes on |
+//! | a request for a certificate | as [`super::certificate`] says |
 //! | another method on a tunnel's path | 405 |
 //! | another method elsewhere | 404, or 501 if the method is unknown |
 //!
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ipnet::IpNet;
 
+use super::certificate::{CertificateAsk, Resource};
 use super::tunnel::{Abort, Tunnel, answer};
 use super::{Action, Assignment, Place, Proof, UserAgent, handover, problem};
 use crate::close::{Refusal, RefusalKind};
@@ -41,6 +43,10 @@ use crate::h3::settings::Settings;
 use crate::h3::{ErrorCode, Role};
 use crate::range::RouteRange;
 use crate::wire::capsule::{Capsule, RequestedAddress};
+
+mod exchange;
+
+use exchange::Exchange;
 
 pub use super::template::{PathTemplate, Scope, ScopeError, TemplateError};
 
@@ -80,6 +86,13 @@ pub enum GatewayEvent {
         /// What the client says about itself, if it is fit to be shown.
         user_agent: Option<UserAgent>,
     },
+    /// Somebody asks for a certificate: answer with [`Control::issue`] or [`Control::refuse_certificate`].
+    CertificateAsked {
+        /// The request stream.
+        stream: u64,
+        /// What was asked.
+        ask: CertificateAsk,
+    },
     /// The client assigned these networks to the gateway's side (full list).
     PeerAssigned(Vec<IpNet>),
     /// The client advertises these routes behind it (full list).
@@ -106,6 +119,7 @@ pub struct Control {
     pending: Vec<RequestedAddress>,
     /// Where the client's next connection should begin.
     place: Option<Place>,
+    exchange: Option<Exchange>,
     deadline: Instant,
     events: VecDeque<GatewayEvent>,
 }
@@ -127,35 +141,37 @@ impl Control {
             early: None,
             pending: Vec::new(),
             place: None,
+            exchange: None,
             events: VecDeque::new(),
         }
     }
 
     /// Takes bytes of a stream on which the client sends.
-    pub fn handle_stream(&mut self, _now: Instant, stream: u64, data: &[u8], fin: bool) {
+    pub fn handle_stream(&mut self, now: Instant, stream: u64, data: &[u8], fin: bool) {
         self.h3.handle_stream(stream, data, fin);
-        self.handle_events();
+        self.handle_events(now);
     }
 
     /// Takes a RESET_STREAM.
-    pub fn handle_reset(&mut self, _now: Instant, stream: u64, code: u64) {
+    pub fn handle_reset(&mut self, now: Instant, stream: u64, code: u64) {
         self.h3.handle_reset(stream, code);
-        self.handle_events();
+        self.handle_events(now);
     }
 
     /// Takes a STOP_SENDING.
-    pub fn handle_stopped(&mut self, _now: Instant, stream: u64, code: u64) {
+    pub fn handle_stopped(&mut self, now: Instant, stream: u64, code: u64) {
         self.h3.handle_stopped(stream, code);
-        self.handle_events();
+        self.handle_events(now);
     }
 
     /// Takes the passing of time: a client that asks for nothing is not kept.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
+        self.expire_exchange(now);
+        if self.is_waiting() && now >= self.deadline {
             let seconds = self.config.request_timeout.as_secs();
             let reason = format!("no request was admitted within {seconds} s");
             self.h3.close(RefusalKind::RequestTimeout.code(), &reason);
-            self.handle_events();
+            self.handle_events(now);
         }
     }
 
@@ -256,13 +272,19 @@ impl Control {
 
     /// When [`Control::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        matches!(self.phase, Phase::Idle | Phase::Asked { .. }).then_some(self.deadline)
+        let own = self.is_waiting().then_some(self.deadline);
+        own.into_iter().chain(self.exchange_deadline()).min()
     }
 
-    fn handle_events(&mut self) {
+    /// Says whether no tunnel was admitted yet.
+    fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Asked { .. })
+    }
+
+    fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.h3.poll_event() {
             match event {
-                Event::Headers { stream, fields } => self.handle_request(stream, fields),
+                Event::Headers { stream, fields } => self.handle_request(now, stream, fields),
                 Event::Settings(_) => {
                     if let Some(request) = self.early.take() {
                         self.consider(request);
@@ -295,16 +317,29 @@ impl Control {
                         },
                     );
                 }
+                Event::Data { stream, bytes } => self.read_exchange(stream, &bytes),
+                Event::Finished { stream } => self.finish_exchange(stream),
+                Event::Aborted { stream, .. } | Event::Stopped { stream, .. }
+                    if self.is_exchange(stream) =>
+                {
+                    self.drop_exchange();
+                }
                 Event::Closed { reason } => self.end(&reason),
                 _ => {}
             }
         }
     }
 
-    fn handle_request(&mut self, stream: u64, fields: Vec<Field>) {
+    fn handle_request(&mut self, now: Instant, stream: u64, fields: Vec<Field>) {
         let Ok(head) = RequestHead::parse(fields) else {
             return self.h3.abort(stream, ErrorCode::Message);
         };
+        let path = head.path.as_deref().unwrap_or_default();
+        if is_plain_method(&head.method)
+            && let Some(resource) = Resource::at(path)
+        {
+            return self.begin_exchange(now, stream, resource, &head);
+        }
         match self.judge(&head) {
             Judgement::Tunnel(scope) => {
                 self.phase = Phase::Asked { stream };
@@ -387,7 +422,7 @@ impl Control {
                     "CONNECT needs :protocol connect-ip",
                 );
             }
-            ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "TRACE" | "PATCH", _) => {
+            (method, _) if is_plain_method(method) => {
                 return match scope {
                     None => answer(404, "Not Found", "there is nothing at this path"),
                     Some(_) => answer(405, "Method Not Allowed", "this path is for CONNECT"),
@@ -471,6 +506,7 @@ impl Control {
 
     fn end(&mut self, reason: &str) {
         if !matches!(std::mem::replace(&mut self.phase, Phase::Over), Phase::Over) {
+            self.drop_exchange();
             self.early = None;
             self.pending.clear();
             self.tunnel = Tunnel::default();
@@ -479,6 +515,14 @@ impl Control {
             });
         }
     }
+}
+
+/// The methods of RFC 9110 §9 that are not CONNECT, and PATCH (RFC 5789).
+fn is_plain_method(method: &str) -> bool {
+    matches!(
+        method,
+        "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "TRACE" | "PATCH"
+    )
 }
 
 #[derive(Debug)]

@@ -36,6 +36,10 @@ impl Reception {
             return;
         };
         let chain = link.peer_chain();
+        if chain.is_empty() {
+            let refusal = Refusal::new(RefusalKind::CertificateRequired, "");
+            return self.refuse(now, key, None, refusal);
+        }
         let unix = self.epoch.unix_time(now);
         let identity = if self.unproven.contains(&key) {
             self.authorities.vouch(&chain, unix)

@@ -630,7 +630,7 @@ fn is_unknown_issuer(error: &Error) -> bool {
     )
 }
 
-fn tls12() -> Error {
+pub(super) fn tls12() -> Error {
     Error::General("QUIC knows no TLS 1.2".to_owned())
 }
 

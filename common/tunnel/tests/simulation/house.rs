@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use adit_core::admission::diff::{Difference, FlowLoss};
+use adit_core::close::Refusal;
 use adit_core::dataplane::Counters;
+use adit_core::session::certificate::Issued;
 use adit_core::status::RulesTraffic;
 use adit_core::table::leases::LeaseEntry;
 use adit_tunnel::{
     Census, Datagram, Findings, Gateway, GatewayConfig, GatewayEvent, Inquiry, Offload, Reception,
-    ReceptionConfig, Renewal, ToEngine, ToNeighbour, ToReception, Transmit,
+    ReceptionConfig, Renewal, Ticket, ToEngine, ToNeighbour, ToReception, Transmit,
 };
 use bytes::{Bytes, BytesMut};
 use rand::rngs::StdRng;
@@ -155,6 +157,12 @@ impl House {
         let mut sessions = rooms.flat_map(|room| room.engine.status(now).sessions);
         let session = sessions.find(|session| session.principal == principal);
         session.map(|session| session.addresses).unwrap_or_default()
+    }
+
+    /// What the authority says of a request for a certificate.
+    #[allow(dead_code)]
+    pub fn answer(&mut self, ticket: Ticket, outcome: Result<Box<Issued>, Refusal>) {
+        self.reception.answer(ticket, outcome);
     }
 
     pub fn leases(&self) -> Vec<LeaseEntry> {

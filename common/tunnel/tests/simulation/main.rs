@@ -18,6 +18,7 @@ macro_rules! with_one_engine_and_with_three {
 }
 
 mod engines;
+mod enrolment;
 mod flows;
 mod handover;
 mod hostile;
@@ -26,6 +27,7 @@ mod inquiry;
 mod link;
 mod lives;
 mod mtu;
+mod newcomer;
 mod packets;
 mod pki;
 mod reload;

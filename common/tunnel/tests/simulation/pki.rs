@@ -1,6 +1,7 @@
 //! A throw-away authority. Ed25519, so that handshakes have the same size in every run.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
 
 use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
 use adit_tunnel::tls::Credentials;
@@ -63,13 +64,13 @@ impl Pki {
         params.signed_by(self.issuer).unwrap().into()
     }
 
+    /// The gateway's certificate: always the same one, so that a code may name its key.
     pub fn gateway(self) -> Credentials {
-        self.leaf(
-            "vpn.example.com",
-            ExtendedKeyUsagePurpose::ServerAuth,
-            -1,
-            365,
-        )
+        static ISSUED: Mutex<BTreeMap<&'static str, Credentials>> = Mutex::new(BTreeMap::new());
+        let mut issued = ISSUED.lock().unwrap();
+        let purpose = ExtendedKeyUsagePurpose::ServerAuth;
+        let leaf = || self.leaf("vpn.example.com", purpose, -1, 365);
+        issued.entry(self.name).or_insert_with(leaf).clone()
     }
 
     pub fn client(self, principal: &str) -> Credentials {

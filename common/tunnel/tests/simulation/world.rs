@@ -19,7 +19,8 @@ use adit_core::admission::diff::Difference;
 use adit_core::policy::Policy;
 use adit_core::session::UserAgent;
 use adit_tunnel::tls::{
-    self, Algorithms, Authorities, Authority, Credentials, CrlPolicy, GatewayVerifier, QuicClient,
+    self, Algorithms, Authorities, Authority, ClientAuth, Credentials, CrlPolicy, GatewayKey,
+    GatewayVerifier, QuicClient,
 };
 use adit_tunnel::{
     Client, ClientConfig, ClientEvent, Datagram, EngineKeys, Epoch, GatewayConfig, GatewayEvent,
@@ -31,6 +32,7 @@ use rustls::time_provider::TimeProvider;
 
 use super::house::House;
 use super::link::{Conditions, Path};
+use super::newcomer::Newcomer;
 use super::pki::Pki;
 
 /// 2026-01-01T00:00:00Z, where every simulated calendar starts.
@@ -44,10 +46,14 @@ pub struct World {
     /// Packets that left the gateway towards the office.
     pub office: Vec<Vec<u8>>,
     pub clients: Vec<Host>,
+    /// Machines that have no certificate yet, each on a clean path.
+    pub newcomers: Vec<Newcomer>,
     policy: Arc<Policy>,
     pki: Pki,
     /// Who vouches for clients.
     pub authorities: Vec<Pki>,
+    /// Whether a client may come without a certificate.
+    pub client_auth: ClientAuth,
     /// What the first of them revoked.
     pub revoked: Revoked,
     /// Who issued the gateway's certificate.
@@ -92,7 +98,7 @@ struct Delivery {
 
 /// The calendar of certificates, fixed: simulated sessions are short.
 #[derive(Debug)]
-struct Calendar;
+pub struct Calendar;
 
 impl TimeProvider for Calendar {
     fn current_time(&self) -> Option<UnixTime> {
@@ -120,7 +126,9 @@ impl World {
             policy: Arc::new(Policy::parse(policy, "policy.toml").unwrap()),
             pki: Pki::shared(),
             authorities: vec![Pki::shared()],
+            client_auth: ClientAuth::Mandatory,
             revoked: Revoked::default(),
+            newcomers: Vec::new(),
             issuer: Pki::shared(),
             second_connection,
             engines,
@@ -183,7 +191,13 @@ impl World {
         }
         let authorities = Arc::new(Authorities::new(authorities));
         let credentials = self.issuer.gateway();
-        let tls = tls::gateway_config(algorithms, credentials, &authorities, Arc::new(Calendar));
+        let tls = tls::gateway_config(
+            algorithms,
+            credentials,
+            &authorities,
+            self.client_auth,
+            Arc::new(Calendar),
+        );
         Renewal {
             tls: tls.unwrap(),
             authorities,
@@ -260,10 +274,26 @@ impl World {
         conditions: Conditions,
         seed: u64,
     ) -> usize {
+        self.add_client_speaking(client_tls(trusted, credentials), conditions, seed)
+    }
+
+    /// TLS of a machine without a certificate that knows the gateway by its key.
+    // Not asked by the test that counts allocations, which shares this file.
+    #[allow(dead_code)]
+    pub fn pinned_tls(&self) -> Arc<QuicClient> {
+        let key = GatewayKey::of_certificate(&self.issuer.gateway().chain[0]).unwrap();
+        tls::enrolment_config(Algorithms::for_this_cpu(), key, Arc::new(Calendar)).unwrap()
+    }
+
+    pub fn add_client_speaking(
+        &mut self,
+        tls: Arc<QuicClient>,
+        conditions: Conditions,
+        seed: u64,
+    ) -> usize {
         let index = self.clients.len();
         let number = index as u16 + 1;
         let [high, low] = number.to_be_bytes();
-        let tls = client_tls(trusted, credentials);
         let engine = Client::new(
             self.now,
             ClientConfig {
@@ -366,6 +396,8 @@ impl World {
             .clients
             .iter()
             .filter_map(|host| host.engine.poll_timeout());
+        let newcomers = self.newcomers.iter().filter_map(Newcomer::poll_timeout);
+        let gateway = gateway.into_iter().chain(newcomers);
         delivery.into_iter().chain(gateway).chain(clients).min()
     }
 
@@ -389,6 +421,8 @@ impl World {
                 if let Some(gateway) = &mut self.gateway {
                     gateway.handle_udp(now, datagram);
                 }
+            } else if let Some(newcomer) = self.newcomers.iter_mut().find(|n| n.address == to) {
+                newcomer.engine.handle_udp(now, datagram);
             } else if let Some(host) = self.clients.iter_mut().find(|host| host.address == to) {
                 host.engine.handle_udp(now, datagram);
             }
@@ -438,7 +472,29 @@ impl World {
                 host.received.push(packet.to_vec());
             }
         }
+        for newcomer in &mut self.newcomers {
+            for (to, bytes) in newcomer.turn(now) {
+                out.push((newcomer.address, to, bytes));
+            }
+        }
         for (from, to, bytes) in out {
+            if let Some(newcomer) = self
+                .newcomers
+                .iter()
+                .find(|newcomer| newcomer.address == from || newcomer.address == to)
+            {
+                if newcomer.online {
+                    self.sequence += 1;
+                    self.deliveries.push(Reverse(Delivery {
+                        at: now + Conditions::CLEAN.delay,
+                        sequence: self.sequence,
+                        from,
+                        to,
+                        bytes,
+                    }));
+                }
+                continue;
+            }
             let host = self
                 .clients
                 .iter_mut()
@@ -504,7 +560,7 @@ fn with_headroom(packet: &[u8]) -> BytesMut {
     buffer
 }
 
-fn keys(host: u16, incarnation: u8) -> EngineKeys {
+pub fn keys(host: u16, incarnation: u8) -> EngineKeys {
     let [high, low] = host.to_be_bytes();
     let mut seed = [0; 32];
     seed[..3].copy_from_slice(&[low, incarnation, high]);
@@ -515,7 +571,7 @@ fn keys(host: u16, incarnation: u8) -> EngineKeys {
     }
 }
 
-fn limits(keep_alive: Option<Duration>) -> Limits {
+pub fn limits(keep_alive: Option<Duration>) -> Limits {
     Limits {
         max_udp_payload: 1472,
         idle_timeout: Duration::from_secs(30),

@@ -132,11 +132,18 @@ fn a_gateway_names_each_violation_on_unidirectional_streams() {
 
 #[test]
 fn a_gateway_names_each_violation_on_request_streams() {
-    let twice = [headers(), headers()].concat();
+    let mut connect = Vec::new();
+    let section = qpack::encode(&[(":method", "CONNECT")]);
+    frame::encode(frame::HEADERS, &section, &mut connect);
+    let twice = [connect.clone(), connect].concat();
+    let thrice = [headers(), headers(), headers()].concat();
+    let behind_trailers = [headers(), headers(), frame_bytes(frame::DATA, b"x")].concat();
     let cut = &headers()[..3];
     let dynamic = frame_bytes(frame::HEADERS, b"\x00\x00\x80");
-    let cases: [(&[u8], bool, ErrorCode); 6] = [
+    let cases: [(&[u8], bool, ErrorCode); 8] = [
         (&twice, false, ErrorCode::FrameUnexpected),
+        (&thrice, false, ErrorCode::FrameUnexpected),
+        (&behind_trailers, false, ErrorCode::FrameUnexpected),
         (b"\x00\x01x", false, ErrorCode::FrameUnexpected),
         (b"\x04\x00", false, ErrorCode::FrameUnexpected),
         (b"\x05\x00", false, ErrorCode::FrameUnexpected),

@@ -1,0 +1,166 @@
+//! The control plane's part in enrolment: questions go to the authority, what came of them into the records.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use adit_core::close::{Refusal, RefusalKind};
+use adit_core::identity::Principal;
+use adit_net::clock;
+use adit_net::exit::Failure;
+use adit_tunnel::{CertificateQuestion, Standing};
+use tracing::{info, warn};
+
+use crate::audit::Event;
+use crate::cli::Invited;
+use crate::control::Control;
+use crate::invite::{self, Answer, Pending};
+use crate::issuing::{Decision, Issuing, Verdict};
+
+impl Control<'_> {
+    /// Has the authority decide, beside everything else: it waits for a disk.
+    pub(crate) fn decide(&mut self, question: CertificateQuestion) {
+        let Some(issuing) = &self.loaded.issuing else {
+            let refusal = Refusal::new(RefusalKind::NotIssuing, "");
+            self.desk.answer(question.ticket, Err(refusal.clone()));
+            let principal = match question.standing {
+                Standing::Holds { identity, .. } => Some(identity.principal),
+                Standing::Invited(_) => None,
+            };
+            return self.record(&Decision {
+                remote: question.remote,
+                device: question.device,
+                verdict: Verdict::Refused {
+                    principal,
+                    kind: refusal.kind.name(),
+                    reason: refusal.to_string(),
+                },
+            });
+        };
+        let (issuing, desk) = (Arc::clone(issuing), self.desk.clone());
+        let decided = self.decided.clone();
+        tokio::task::spawn_blocking(move || {
+            let (ticket, outcome, decision) = issuing.decide(question);
+            desk.answer(ticket, outcome);
+            // The control plane is gone only while the process ends.
+            let _ = decided.send(decision);
+        });
+    }
+
+    /// Somebody guesses codes.
+    pub(crate) fn guessed(&mut self, remote: SocketAddr) {
+        let kind = RefusalKind::TooManyGuesses;
+        self.record(&Decision {
+            remote,
+            device: None,
+            verdict: Verdict::Refused {
+                principal: None,
+                kind: kind.name(),
+                reason: kind.text().to_owned(),
+            },
+        });
+    }
+
+    /// Writes down what became of a question.
+    pub(crate) fn record(&mut self, decision: &Decision) {
+        let Decision {
+            remote,
+            device,
+            verdict,
+        } = decision;
+        let (remote, device) = (*remote, device.as_deref());
+        match verdict {
+            Verdict::Enrolled(facts) => {
+                let (principal, serial) = (&facts.principal, &facts.serial);
+                info!(principal, serial, %remote, device, "enrolled");
+                self.audit.write(&Event::Enrol {
+                    remote,
+                    principal,
+                    serial,
+                    not_after: facts.not_after,
+                    device,
+                });
+            }
+            Verdict::Renewed {
+                facts,
+                serial_before,
+            } => {
+                let (principal, serial) = (&facts.principal, &facts.serial);
+                info!(principal, serial, serial_before, %remote, device, "certificate renewed");
+                self.audit.write(&Event::Renew {
+                    remote,
+                    principal,
+                    serial,
+                    serial_before,
+                    not_after: facts.not_after,
+                    device,
+                });
+            }
+            Verdict::Refused {
+                principal,
+                kind,
+                reason,
+            } => {
+                let Some(suppressed) = self.refusals.take(Instant::now()) else {
+                    return;
+                };
+                let principal = principal.as_ref().map(Principal::as_str);
+                warn!(%remote, principal, kind, reason, device, suppressed, "no certificate");
+                self.audit.write(&Event::EnrolRefused {
+                    remote,
+                    principal,
+                    kind,
+                    reason,
+                    device,
+                    suppressed,
+                });
+            }
+        }
+    }
+
+    /// Invites somebody.
+    ///
+    /// # Errors
+    /// When the gateway issues nothing, or the authority refuses.
+    pub(crate) fn invite(&mut self, invited: &Invited) -> Result<Answer, Failure> {
+        let issuing = Arc::clone(self.issuing()?);
+        let (loaded, now) = (&self.loaded, clock::unix_seconds());
+        let config = (&loaded.config, &loaded.credentials);
+        let answer = invite::make(&issuing, config, &loaded.policy, invited, now)?;
+        info!(
+            principal = answer.principal,
+            groups = ?answer.groups,
+            "invited"
+        );
+        self.audit.write(&answer.event());
+        Ok(answer)
+    }
+
+    /// The invitations that may still be redeemed.
+    ///
+    /// # Errors
+    /// When the gateway issues nothing, or the authority cannot be read.
+    pub(crate) fn invitations(&self) -> Result<Vec<Pending>, Failure> {
+        invite::pending(self.issuing()?, clock::unix_seconds())
+    }
+
+    /// Takes an invitation back.
+    ///
+    /// # Errors
+    /// When there is no such invitation.
+    pub(crate) fn withdraw(&mut self, number: i64) -> Result<Pending, Failure> {
+        let issuing = Arc::clone(self.issuing()?);
+        let withdrawn = invite::take_back(&issuing, number, clock::unix_seconds())?;
+        info!(
+            principal = withdrawn.principal,
+            invitation = number,
+            "invitation withdrawn"
+        );
+        self.audit.write(&withdrawn.event());
+        Ok(withdrawn)
+    }
+
+    fn issuing(&self) -> Result<&Arc<Issuing>, Failure> {
+        self.loaded.issuing.as_ref().ok_or_else(invite::off)
+    }
+}

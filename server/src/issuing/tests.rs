@@ -1,0 +1,243 @@
+//! The authority of a gateway in a folder, asked as the front desk asks.
+
+use std::path::PathBuf;
+
+use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
+use adit_pki::csr;
+use adit_pki::invitation::Code;
+use adit_pki::{AuthorityParams, IssueRequest, KeyType, Reason};
+use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer};
+
+use super::*;
+
+/// A gateway with an intermediate of its own root, in a folder that goes with it.
+struct House {
+    root: PathBuf,
+    issuing: Issuing,
+}
+
+impl House {
+    fn new(name: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("adit-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        std::fs::create_dir_all(&root).unwrap();
+        let params = AuthorityParams::new("Example");
+        let ca = Authority::create(&root.join("ca"), &params).unwrap();
+        let under = AuthorityParams::under(&ca, "Example");
+        Authority::create_under(&ca, &root.join("issuing"), &under).unwrap();
+        let config = EnrolmentConfig {
+            folder: root.join("issuing"),
+            passphrase_file: None,
+            ca: None,
+            gateways: vec!["vpn.example.com:443".to_owned()],
+        };
+        let issuing = Issuing::open(&config, &gateway(&ca)).unwrap();
+        Self { root, issuing }
+    }
+
+    fn invite(&self) -> Standing {
+        let guest = Guest {
+            principal: "bob@example.com".to_owned(),
+            groups: vec!["staff".to_owned()],
+            code_life: Duration::from_secs(3600),
+            validity: Duration::from_secs(86_400),
+        };
+        let (code, _) = self.issuing.invite(&guest, clock::unix_seconds()).unwrap();
+        invited(code.parse::<Code>().unwrap().secret())
+    }
+
+    fn ask(&self, standing: &Standing, request: &[u8]) -> Result<(Issued, Verdict), Denial> {
+        let now = clock::unix_seconds();
+        self.issuing.sign(standing, request, Some("laptop"), now)
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+fn gateway(ca: &Authority) -> Credentials {
+    let issued = ca.issue(&IssueRequest::gateway("vpn.example.com")).unwrap();
+    Credentials {
+        chain: chain(&issued.certificate_pem),
+        key: PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap(),
+    }
+}
+
+fn chain(pem: &str) -> Vec<CertificateDer<'static>> {
+    let chain: Result<_, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    chain.unwrap()
+}
+
+fn invited(secret: &[u8; 16]) -> Standing {
+    let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    Standing::Invited(Secret::parse(&secret).unwrap())
+}
+
+fn holds(issued: &Issued) -> Standing {
+    let certificate = chain(&issued.certificate).remove(0);
+    let rule = AuthorityRule {
+        name: "example".to_owned(),
+        principal: vec![PrincipalSource::Email],
+        groups: GroupSource::Ou,
+    };
+    let identity = identity::extract(&certificate, &rule).unwrap();
+    Standing::Holds {
+        identity,
+        certificate,
+    }
+}
+
+fn request(names: Option<&str>) -> Vec<u8> {
+    let made = csr::make(names, KeyType::EcdsaP256).unwrap();
+    let der = CertificateSigningRequestDer::from_pem_slice(made.request_pem.as_bytes());
+    der.unwrap().to_vec()
+}
+
+#[test]
+fn a_code_is_good_for_one_certificate_and_one_key() {
+    let house = House::new("once");
+    let (standing, mine) = (house.invite(), request(None));
+    let (issued, verdict) = house.ask(&standing, &mine).unwrap();
+    assert!(matches!(verdict, Verdict::Enrolled(facts) if facts.principal == "bob@example.com"));
+    assert_eq!(chain(&issued.certificate).len(), 2, "with the intermediate");
+    assert_eq!(chain(&issued.authorities).len(), 1);
+    assert_eq!(issued.gateways, ["vpn.example.com:443"]);
+    // The answer was lost: the same key may hear it once more, and no other.
+    let (again, _) = house.ask(&standing, &mine).unwrap();
+    assert_eq!(again.certificate, issued.certificate);
+    let used = house.ask(&standing, &request(None)).unwrap_err();
+    let unknown = house.ask(&invited(&[7; 16]), &request(None)).unwrap_err();
+    assert_eq!((used.kind, unknown.kind), ("used", "unknown"));
+    assert_eq!(used.told, unknown.told, "a guesser learns nothing");
+}
+
+#[test]
+fn who_asks_for_more_gets_nothing_and_may_still_ask_for_what_was_granted() {
+    let house = House::new("more");
+    let standing = house.invite();
+    let mut broken = request(None);
+    let last = broken.len() - 1;
+    broken[last] ^= 1;
+    for wrong in [
+        request(Some("root@example.com")),
+        broken,
+        b"rubbish".to_vec(),
+    ] {
+        let denial = house.ask(&standing, &wrong).unwrap_err();
+        assert_eq!(denial.kind, "bad-request");
+        assert_eq!(denial.told.kind, RefusalKind::CertificateRefused);
+    }
+    house
+        .ask(&standing, &request(Some("bob@example.com")))
+        .unwrap();
+}
+
+#[test]
+fn a_certificate_is_renewed_with_what_it_had_until_it_is_revoked() {
+    let house = House::new("renew");
+    let (first, _) = house.ask(&house.invite(), &request(None)).unwrap();
+    let later = clock::unix_seconds() + 3600;
+    let holder = holds(&first);
+    let renew = |request: &[u8]| house.issuing.sign(&holder, request, None, later);
+    let (second, verdict) = renew(&request(None)).unwrap();
+    let (
+        Standing::Holds {
+            identity: before, ..
+        },
+        Standing::Holds {
+            identity: after, ..
+        },
+    ) = (&holder, &holds(&second))
+    else {
+        panic!("two holders");
+    };
+    assert!(
+        matches!(verdict, Verdict::Renewed { serial_before, .. } if serial_before == before.serial)
+    );
+    assert_eq!(
+        (&after.principal, &after.groups),
+        (&before.principal, &before.groups)
+    );
+    assert!(after.not_after > before.not_after);
+    let more = renew(&request(Some("root@example.com"))).unwrap_err();
+    assert_eq!(more.kind, "not-renewable");
+    let serials = [before.serial.clone()];
+    let (authority, life) = (house.issuing.authority(), time::Duration::days(7));
+    authority
+        .revoke(&serials, Reason::KeyCompromise, life)
+        .unwrap();
+    let denial = renew(&request(None)).unwrap_err();
+    assert_eq!(denial.told.kind, RefusalKind::CertificateRefused);
+    assert!(denial.reason.contains("revoked"), "{denial:?}");
+    let elsewhere = House::new("elsewhere");
+    let denial = elsewhere
+        .issuing
+        .sign(&holder, &request(None), None, later)
+        .unwrap_err();
+    assert_eq!(denial.told.kind, RefusalKind::NotIssuing);
+}
+
+#[test]
+fn a_root_that_does_not_vouch_for_the_gateway_is_refused() {
+    let house = House::new("foreign");
+    let other = Authority::ephemeral("Other").unwrap();
+    let config = EnrolmentConfig {
+        folder: house.root.join("issuing"),
+        passphrase_file: None,
+        ca: None,
+        gateways: Vec::new(),
+    };
+    let refused = Issuing::open(&config, &gateway(&other));
+    assert!(matches!(refused, Err(LoadError::Foreign { .. })));
+    let ca = house.root.join("other.pem");
+    std::fs::write(&ca, other.certificate_pem()).unwrap();
+    let config = EnrolmentConfig {
+        ca: Some(ca),
+        ..config
+    };
+    assert!(Issuing::open(&config, &gateway(&other)).is_ok());
+}
+
+#[test]
+fn an_encrypted_key_is_opened_with_the_passphrase_in_the_file_and_not_without() {
+    let house = House::new("locked");
+    let folder = house.root.join("issuing");
+    let passphrase = Passphrase::new("correct horse".to_owned().into()).unwrap();
+    Authority::change_passphrase(&folder, None, Some(&passphrase)).unwrap();
+    let ca = Authority::open(&house.root.join("ca")).unwrap();
+    let credentials = gateway(&ca);
+    let file = house.root.join("passphrase");
+    let config = |passphrase_file| EnrolmentConfig {
+        folder: folder.clone(),
+        passphrase_file,
+        ca: None,
+        gateways: Vec::new(),
+    };
+    for wrong in [None, Some("wrong\n")] {
+        let given = wrong.map(|text: &str| {
+            files::write_private(&file, text.as_bytes()).unwrap();
+            file.clone()
+        });
+        let refused = Issuing::open(&config(given), &credentials);
+        assert!(
+            matches!(refused, Err(LoadError::Authority { .. })),
+            "{wrong:?}"
+        );
+    }
+    files::write_private(&file, b"correct horse\nsecond line").unwrap();
+    assert!(Issuing::open(&config(Some(file)), &credentials).is_ok());
+}
+
+#[test]
+fn a_secret_is_thirty_two_hexadecimal_digits_and_nothing_else() {
+    let decoded = |text: &str| decoded(&Secret::parse(text).unwrap());
+    let mut expected = [0; 16];
+    expected[15] = 0xfe;
+    assert_eq!(decoded("000000000000000000000000000000fE"), Some(expected));
+    for wrong in ["fe", "+00000000000000000000000000000fe", &"0".repeat(33)] {
+        assert_eq!(decoded(wrong), None, "{wrong}");
+    }
+}
