@@ -58,9 +58,9 @@ pub(crate) fn are_known_over_restarts(programs: &Programs) -> Result<()> {
     let _alice = connect(&bed, 0, &alice, "laptop-7")?;
     let second = connect(&bed, 1, &bob, "laptop-8")?;
     let _carol = connect(&bed, 2, &carol, "corp-1")?;
-    // The gateway's own, those of three who are here and of two who never were.
+    // The gateway's own, that of the intermediate, those of three who are here and of two who never were.
     let rows = listed(&bed, &[])?;
-    ensure!(rows.len() == 6, "{rows:#?}");
+    ensure!(rows.len() == 7, "{rows:#?}");
     let row = one(&rows, ALICE, "adit")?;
     for (key, value) in [
         ("state", Value::from("valid")),
@@ -120,7 +120,7 @@ pub(crate) fn are_known_over_restarts(programs: &Programs) -> Result<()> {
         outcome.stderr
     );
     let rows = rows_of(&outcome)?;
-    ensure!(rows.len() == 6, "{rows:#?}");
+    ensure!(rows.len() == 7, "{rows:#?}");
     let row = one(&rows, ALICE, "adit")?;
     ensure!(row["in_use"] == false && row["sessions"] == 1 && row["device"] == "laptop-7");
     ensure!(
@@ -187,12 +187,12 @@ fn filters_answer(bed: &Bed) -> Result<()> {
     }
     let csv = bed.gateway.certs(&["--csv"])?.stdout;
     ensure!(
-        csv.starts_with("principal,state,serial,") && csv.lines().count() == 7,
+        csv.starts_with("principal,state,serial,") && csv.lines().count() == 8,
         "{csv}"
     );
     let table = [
         "PRINCIPAL",
-        "6 certificates: 6 valid, 2 expire within 30 days, 0 revoked, 0 unused",
+        "7 certificates: 7 valid, 2 expire within 30 days, 0 revoked, 0 unused",
     ];
     said(&bed.gateway.certs(&[])?, 0, &table)
 }

@@ -4,6 +4,7 @@
 //! revocation lists in force, the open sessions, and the policy. Without a running gateway the files answer.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use adit_core::identity::Principal;
 use adit_core::identity::revocation::{Revoked as Entry, Signer};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{Known, Store};
 use super::{Live, path};
-use crate::config::ServerConfig;
+use crate::config::{AuthorityConfig, ServerConfig};
 use crate::control::Control;
 use crate::load;
 
@@ -173,11 +174,7 @@ impl Sources<'_> {
 
     /// What the authorities know whose folders are here, and certificates that nobody has used yet.
     fn add_issued(&self, rows: &mut BTreeMap<String, Row>, lists: &Lists, notes: &mut Vec<String>) {
-        for authority in &self.config.authorities {
-            let Some(folder) = &authority.folder else {
-                continue;
-            };
-            let name = &authority.rule.name;
+        for (name, folder) in self.folders() {
             let path = folder.join(INDEX);
             let entries = Index::open_read_only(&path).and_then(|index| index.entries());
             let entries = match entries {
@@ -201,7 +198,7 @@ impl Sources<'_> {
                 let row = rows
                     .entry(issued.fingerprint.clone())
                     .or_insert_with(|| Row {
-                        authority: Some(name.clone()),
+                        authority: Some(name.to_owned()),
                         in_use: is_client.then_some(false),
                         sessions: is_client.then_some(0),
                         ..issued.clone()
@@ -226,6 +223,28 @@ impl Sources<'_> {
                 ));
             }
         }
+    }
+
+    /// The folders that are here, each with the authority in whose name it issues.
+    fn folders(&self) -> Vec<(&str, &Path)> {
+        let authorities = &self.config.authorities;
+        let mut folders: Vec<(&str, &Path)> = authorities
+            .iter()
+            .filter_map(|one| Some((one.rule.name.as_str(), one.folder.as_deref()?)))
+            .collect();
+        if let Some(enrolment) = &self.config.enrolment {
+            let folder = enrolment.folder.as_path();
+            // An intermediate's list stands beside that of its root.
+            let believes =
+                |one: &&AuthorityConfig| one.crls.iter().any(|list| list.starts_with(folder));
+            let believer = authorities.iter().find(believes).or_else(|| authorities.first());
+            if let Some(one) = believer
+                && !folders.iter().any(|(_, known)| *known == folder)
+            {
+                folders.push((&one.rule.name, folder));
+            }
+        }
+        folders
     }
 
     /// What the operator revoked here, by its key.
@@ -325,8 +344,6 @@ fn unreadable(error: &dyn std::error::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use adit_pki::{Authority, AuthorityParams, Credential, IssueRequest, Reason};
     use time::Duration;
 
@@ -362,6 +379,9 @@ mod tests {
         fn list(&self, known: Vec<Known>, change: impl FnOnce(&mut ServerConfig)) -> Listing {
             let text = include_str!("../../../config/server.toml");
             let mut config = ServerConfig::parse(text, &self.path().join("server.toml")).unwrap();
+            // There is no intermediate on this desk.
+            config.enrolment = None;
+            config.authorities[0].crls.truncate(1);
             change(&mut config);
             let authorities = load::authorities(&config).unwrap();
             let policy = Policy::parse(POLICY, "policy.toml").unwrap();
