@@ -237,7 +237,10 @@ impl Sources<'_> {
             // An intermediate's list stands beside that of its root.
             let believes =
                 |one: &&AuthorityConfig| one.crls.iter().any(|list| list.starts_with(folder));
-            let believer = authorities.iter().find(believes).or_else(|| authorities.first());
+            let believer = authorities
+                .iter()
+                .find(believes)
+                .or_else(|| authorities.first());
             if let Some(one) = believer
                 && !folders.iter().any(|(_, known)| *known == folder)
             {
