@@ -34,7 +34,7 @@ use tokio::net::UdpSocket;
 use zeroize::Zeroizing;
 
 use crate::cli::Enroll;
-use crate::profile::{Profile, host_and_port};
+use crate::profile::{Profile, authority, authority_with_port, host_and_port};
 use crate::resolve::resolve;
 use crate::up::{tls_config, user_agent};
 
@@ -252,22 +252,6 @@ fn refused(refusal: &Refusal, port: u16) -> Failure {
         // How the library says it adds nothing.
         kind @ RefusalKind::WrongGatewayKey => failure(kind.text()).with_hint(Some(kind.hint())),
         kind => failure(&refusal.to_string()).with_hint(Some(kind.hint())),
-    }
-}
-
-fn authority(host: &str, port: u16) -> String {
-    match port {
-        443 if host.contains(':') => format!("[{host}]"),
-        443 => host.to_owned(),
-        port => authority_with_port(host, port),
-    }
-}
-
-fn authority_with_port(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
     }
 }
 

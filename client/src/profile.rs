@@ -213,8 +213,26 @@ pub(crate) fn host_and_port(text: &str) -> Option<(String, u16)> {
     Some((host.to_owned(), port))
 }
 
+/// `:authority` of a request: the port is left out when it is the default (RFC 9110 §4.2.2).
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    match port {
+        HTTPS if host.contains(':') => format!("[{host}]"),
+        HTTPS => host.to_owned(),
+        port => authority_with_port(host, port),
+    }
+}
+
+/// The same with its port in any case, as a profile has it.
+pub(crate) fn authority_with_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 /// The port of HTTP/3 (RFC 9114 §3.1.1).
-const HTTPS: u16 = 443;
+pub(crate) const HTTPS: u16 = 443;
 /// Linux takes IPv6 off an interface with less (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
 /// Jumbo frames end near 9000.

@@ -3,11 +3,11 @@
 //! What is wrong with it is found here, as far as this end can tell; the session goes on as it is meanwhile. Of a
 //! changed profile only certificate, key and authority count before the next start.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_core::identity::{self, Card, Purpose};
-use adit_net::files::{self, Stamp};
+use adit_net::files::Versions;
 use adit_tunnel::tls::{QuicClient, TlsError};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
@@ -19,7 +19,7 @@ use crate::up::tls_config;
 #[derive(Debug)]
 pub struct Watch {
     profile: PathBuf,
-    files: Vec<(PathBuf, Option<Stamp>)>,
+    files: Versions,
     leaf: CertificateDer<'static>,
     card: Card,
 }
@@ -69,13 +69,19 @@ impl Watch {
         let card = identity::card(&leaf).map_err(|_| RenewalError::Unreadable(0))?;
         Ok(Self {
             profile: profile.path.clone(),
-            files: stamped(profile.files.clone()),
+            files: Versions::of(profile.files.iter().cloned()),
             leaf,
             card,
         })
     }
 
-    /// The certificate that counts.
+    /// The certificate that counts, in DER.
+    #[must_use]
+    pub fn leaf(&self) -> &[u8] {
+        &self.leaf
+    }
+
+    /// What it says.
     #[must_use]
     pub fn card(&self) -> &Card {
         &self.card
@@ -84,9 +90,7 @@ impl Watch {
     /// Whether a file is another than at the last look.
     #[must_use]
     pub fn has_changed(&self) -> bool {
-        self.files
-            .iter()
-            .any(|(path, stamp)| files::stamp(path) != *stamp)
+        self.files.again() != self.files
     }
 
     /// Reads the profile again, at `now` in seconds since 1970: what to show from now on, if that is another
@@ -96,13 +100,10 @@ impl Watch {
     /// When it cannot take the place of the one that counts.
     pub fn look(&mut self, now: i64) -> Result<Option<Arc<QuicClient>>, RenewalError> {
         // Taken before the files are read: what changes meanwhile is looked at once more.
-        let paths = self.files.iter().map(|(path, _)| path.clone()).collect();
-        self.files = stamped(paths);
+        self.files = self.files.again();
         let profile = Profile::load(&self.profile)?;
         for path in &profile.files {
-            if self.files.iter().all(|(known, _)| known != path) {
-                self.files.push((path.clone(), files::stamp(path)));
-            }
+            self.files.add(path);
         }
         let chain = &profile.credentials.chain;
         let leaf = chain.first().ok_or(RenewalError::Unreadable(0))?;
@@ -178,14 +179,6 @@ impl Ending {
     pub fn serial(&self) -> &str {
         &self.card.serial
     }
-}
-
-fn stamped(paths: Vec<PathBuf>) -> Vec<(PathBuf, Option<Stamp>)> {
-    let stamp = |path: PathBuf| {
-        let stamp = files::stamp(Path::new(&path));
-        (path, stamp)
-    };
-    paths.into_iter().map(stamp).collect()
 }
 
 /// A week, a day, an hour, and time enough to ask for a new one by telephone.

@@ -68,7 +68,9 @@ impl Successor {
             prepared: None,
             failures: 0,
         };
-        successor.follow(profile, i64::MIN);
+        if let Some(leaf) = profile.credentials.chain.first() {
+            successor.schedule(leaf, i64::MIN);
+        }
         successor
     }
 
@@ -126,7 +128,9 @@ impl Successor {
         match self.replace(issued, &prepared.key_pem) {
             Ok(renewed) => {
                 self.failures = 0;
-                self.follow(&renewed, now.saturating_add(SHORTEST));
+                if let Some(leaf) = renewed.credentials.chain.first() {
+                    self.follow(leaf, now);
+                }
                 info!(profile = %self.path.display(), "the certificate was renewed");
                 true
             }
@@ -137,18 +141,25 @@ impl Successor {
         }
     }
 
-    /// Goes by the certificate of `profile` from now on, and does not ask before `earliest`.
-    pub fn follow(&mut self, profile: &Profile, earliest: i64) {
-        let Some(leaf) = profile.credentials.chain.first() else {
-            return;
-        };
+    /// Goes by this certificate from now on, whoever put it into the profile.
+    pub fn follow(&mut self, leaf: &[u8], now: i64) {
+        if leaf != self.present {
+            self.schedule(leaf, now.saturating_add(SHORTEST));
+        }
+    }
+
+    /// Finds out when to ask for what follows `leaf`; not before `earliest`.
+    fn schedule(&mut self, leaf: &[u8], earliest: i64) {
         self.present = leaf.to_vec();
         let is_whole = files::read_private_text(&self.path)
             .ok()
             .and_then(|text| Raw::read(&text))
             .is_some();
-        let validity = identity::validity(leaf).ok().filter(|_| is_whole);
-        self.due = validity.map(|validity| two_thirds(validity, chance()).max(earliest));
+        let card = identity::card(leaf).ok().filter(|_| is_whole);
+        self.due = card.map(|card| {
+            let life = (card.not_before, card.not_after);
+            two_thirds(life, chance()).max(earliest)
+        });
     }
 
     /// Puts certificate and key into the profile.

@@ -15,7 +15,7 @@ use adit_core::session::UserAgent;
 use adit_core::session::certificate::Issued;
 use adit_core::status::ClientStatus;
 use adit_net::data_loop::DataLoop;
-use adit_net::exit::Failure;
+use adit_net::exit::{self, Failure};
 use adit_net::host::HostError;
 use adit_net::poll::{Poller, Waker};
 use adit_net::signals::{Signal, Signals};
@@ -34,7 +34,7 @@ use tracing::{info, warn};
 use crate::control::{self, Gone, Request};
 use crate::network::{ClientNetwork, MARK};
 use crate::pipeline::{Command, Pipeline};
-use crate::profile::Profile;
+use crate::profile::{HTTPS, Profile, authority};
 use crate::renewal::{Ending, Watch};
 use crate::resolve::resolve;
 use crate::successor::Successor;
@@ -95,6 +95,7 @@ async fn run(profile: Profile, tls: Arc<QuicClient>, watch: Watch) -> Result<(),
         .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
     let mut seed = [0; 32];
     rand::fill(&mut seed).map_err(|_| Failure::no("the kernel gives no random bytes"))?;
+    let port = profile.gateways.first().map_or(HTTPS, |(_, port)| *port);
     let engine = Client::new(
         Instant::now(),
         ClientConfig {
@@ -110,7 +111,7 @@ async fn run(profile: Profile, tls: Arc<QuicClient>, watch: Watch) -> Result<(),
             },
             tls,
             server_name: profile.server_name.clone(),
-            authority: authority(&profile),
+            authority: authority(&profile.server_name, port),
             user_agent: Some(user_agent()),
             tunnel_mtu,
         },
@@ -336,14 +337,12 @@ impl Control<'_> {
                 );
                 self.renewal_error = None;
                 self.asker.tell(Command::Renew(tls));
-                // Whoever wrote it there: the next one follows this one.
-                if let Ok(profile) = Profile::load(&self.profile.path) {
-                    self.successor.follow(&profile, clock::unix_seconds());
-                }
+                self.successor
+                    .follow(self.watch.leaf(), clock::unix_seconds());
             }
             Ok(None) => self.renewal_error = None,
             Err(error) => {
-                let text = chain(&error);
+                let text = exit::chain(&error);
                 if self.renewal_error.as_ref() != Some(&text) {
                     warn!(
                         error = text,
@@ -425,30 +424,6 @@ pub fn tls_config(profile: &Profile) -> Result<Arc<QuicClient>, TlsError> {
         verifier,
         Arc::new(DefaultTimeProvider),
     )
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// `:authority` of the request: the port is left out when it is the default (RFC 9110 §4.2.2).
-fn authority(profile: &Profile) -> String {
-    let host = if profile.server_name.contains(':') {
-        format!("[{}]", profile.server_name)
-    } else {
-        profile.server_name.clone()
-    };
-    match profile.gateways.first() {
-        Some((_, port)) if *port != 443 => format!("{host}:{port}"),
-        _ => host,
-    }
 }
 
 /// This program on this host: the gateway's operator sees on which device a certificate is used.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use adit_core::identity::revocation::{Freshness, ListNumber};
-use adit_net::files::{self, Stamp};
+use adit_net::files::{self, Versions};
 use adit_pki::description::instant;
 use adit_pki::store;
 use adit_tunnel::tls::{Authorities, Authority, CrlPolicy, SignedList};
@@ -178,16 +178,14 @@ pub struct Replay {
 /// Which versions of the files have been seen.
 #[derive(Debug, Default)]
 pub struct Watch {
-    seen: Vec<(PathBuf, Option<Stamp>)>,
+    seen: Versions,
 }
 
 impl Watch {
     /// Whether a file is not as it was at the last call; true at the first.
     pub fn changed(&mut self, config: &ServerConfig) -> bool {
         let paths = config.authorities.iter().flat_map(|one| &one.crls);
-        let now: Vec<_> = paths
-            .map(|path| (path.clone(), files::stamp(path)))
-            .collect();
+        let now = Versions::of(paths.cloned());
         let changed = now != self.seen;
         self.seen = now;
         changed

@@ -226,7 +226,7 @@ pub fn authorities(config: &ServerConfig) -> Result<Authorities, LoadError> {
             .map_err(|error| tls_error(&authority.certificates, &error))?;
         authorities.push(with_revocations(&read, authority)?);
     }
-    Ok(Authorities::new(authorities))
+    Ok(Authorities::new(authorities, client_auth(config)))
 }
 
 /// The same with revocation lists as they are now; no other file is read.
@@ -242,7 +242,8 @@ pub fn reread_lists(loaded: &Loaded) -> Result<Loaded, LoadError> {
     let authorities: Result<Vec<_>, _> = pairs
         .map(|(authority, config)| with_revocations(authority, config))
         .collect();
-    let authorities = Arc::new(Authorities::new(authorities?));
+    let authorities = Authorities::new(authorities?, client_auth(&loaded.config));
+    let authorities = Arc::new(authorities);
     Ok(Loaded {
         config: loaded.config.clone(),
         policy: Arc::clone(&loaded.policy),
@@ -252,6 +253,14 @@ pub fn reread_lists(loaded: &Loaded) -> Result<Loaded, LoadError> {
         credentials: loaded.credentials.clone(),
         issuing: loaded.issuing.clone(),
     })
+}
+
+/// Who has no certificate may ask for one where the operator wants that.
+fn client_auth(config: &ServerConfig) -> ClientAuth {
+    match config.enrolment {
+        Some(_) => ClientAuth::Optional,
+        None => ClientAuth::Mandatory,
+    }
 }
 
 fn with_revocations(
@@ -273,10 +282,6 @@ fn gateway_tls(
         Algorithms::for_this_cpu(),
         credentials.clone(),
         authorities,
-        match config.enrolment {
-            Some(_) => ClientAuth::Optional,
-            None => ClientAuth::Mandatory,
-        },
         Arc::new(DefaultTimeProvider),
     )
     .map_err(|error| tls_error(&config.certificate, &error))

@@ -121,12 +121,7 @@ impl State {
     /// # Errors
     /// When they cannot be read.
     pub fn leases(&self) -> Result<Vec<LeaseEntry>, StateError> {
-        let path = self.leases_path();
-        match files::read(&path) {
-            Ok(bytes) => parse(&path, &bytes),
-            Err(error) if error.is_missing() => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
-        }
+        saved(&self.leases_path())
     }
 
     /// Replaces the saved leases.
@@ -134,9 +129,7 @@ impl State {
     /// # Errors
     /// When they cannot be written; the old ones stay.
     pub fn save_leases(&self, leases: &[LeaseEntry]) -> Result<(), StateError> {
-        let path = self.leases_path();
-        files::write_private(&path, &render(&path, &leases)?)?;
-        Ok(())
+        save(&self.leases_path(), leases)
     }
 
     /// The accounts of the last run; none on the first.
@@ -144,12 +137,7 @@ impl State {
     /// # Errors
     /// When they cannot be read.
     pub fn usage(&self) -> Result<Usage, StateError> {
-        let path = self.usage_path();
-        match files::read(&path) {
-            Ok(bytes) => parse(&path, &bytes),
-            Err(error) if error.is_missing() => Ok(Usage::default()),
-            Err(error) => Err(error.into()),
-        }
+        saved(&self.usage_path())
     }
 
     /// Replaces the saved accounts.
@@ -157,9 +145,7 @@ impl State {
     /// # Errors
     /// When they cannot be written; the old ones stay.
     pub fn save_usage(&self, usage: &Usage) -> Result<(), StateError> {
-        let path = self.usage_path();
-        files::write_private(&path, &render(&path, usage)?)?;
-        Ok(())
+        save(&self.usage_path(), usage)
     }
 
     /// The newest revocation lists of the last run; none on the first.
@@ -167,12 +153,7 @@ impl State {
     /// # Errors
     /// When they cannot be read.
     pub fn newest_lists(&self) -> Result<Newest, StateError> {
-        let path = self.newest_lists_path();
-        match files::read(&path) {
-            Ok(bytes) => parse(&path, &bytes),
-            Err(error) if error.is_missing() => Ok(Newest::default()),
-            Err(error) => Err(error.into()),
-        }
+        saved(&self.newest_lists_path())
     }
 
     /// Replaces what is saved of them.
@@ -180,9 +161,7 @@ impl State {
     /// # Errors
     /// When it cannot be written; what was saved stays.
     pub fn save_newest_lists(&self, newest: &Newest) -> Result<(), StateError> {
-        let path = self.newest_lists_path();
-        files::write_private(&path, &render(&path, newest)?)?;
-        Ok(())
+        save(&self.newest_lists_path(), newest)
     }
 
     /// Where the newest revocation lists are remembered.
@@ -252,9 +231,7 @@ impl State {
     }
 
     fn save_keys(&self, keys: &Keys) -> Result<(), StateError> {
-        let path = self.keys_path();
-        files::write_private(&path, &render(&path, keys)?)?;
-        Ok(())
+        save(&self.keys_path(), keys)
     }
 
     fn keys_path(&self) -> PathBuf {
@@ -317,6 +294,21 @@ pub fn random() -> Result<[u8; 32], StateError> {
     Ok(bytes)
 }
 
+/// What was saved at a path; nothing if nothing was.
+fn saved<T: Default + for<'de> Deserialize<'de>>(path: &Path) -> Result<T, StateError> {
+    match files::read(path) {
+        Ok(bytes) => parse(path, &bytes),
+        Err(error) if error.is_missing() => Ok(T::default()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Replaces it whole, or leaves it as it was.
+fn save<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), StateError> {
+    files::write_private(path, &render(path, value)?)?;
+    Ok(())
+}
+
 fn parse<T: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8]) -> Result<T, StateError> {
     serde_json::from_slice(bytes).map_err(|source| StateError::Damaged {
         path: path.to_owned(),
@@ -324,7 +316,7 @@ fn parse<T: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8]) -> Result<T, S
     })
 }
 
-fn render<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
+fn render<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
     serde_json::to_vec_pretty(value).map_err(|source| StateError::Damaged {
         path: path.to_owned(),
         source,

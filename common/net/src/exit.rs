@@ -95,7 +95,7 @@ impl Failure {
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -25,16 +25,44 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     read_open(path, file)
 }
 
-/// What tells one version of a file from another without reading it.
+/// Which versions of some files are there, told without reading them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Versions(Vec<(PathBuf, Option<Stamp>)>);
+
+/// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+struct Stamp {
     modified: Option<std::time::SystemTime>,
     length: u64,
     identity: u64,
 }
 
-/// The version of a file that is there now; `None` when there is none.
-pub fn stamp(path: &Path) -> Option<Stamp> {
+impl Versions {
+    /// Those that are there now.
+    pub fn of(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let stamped = paths.into_iter().map(|path| {
+            let stamp = stamp(&path);
+            (path, stamp)
+        });
+        Self(stamped.collect())
+    }
+
+    /// Those of the same files that are there now.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::of(self.0.iter().map(|(path, _)| path.clone()))
+    }
+
+    /// Adds a file, unless it is one of them.
+    pub fn add(&mut self, path: &Path) {
+        if self.0.iter().all(|(known, _)| known != path) {
+            self.0.push((path.to_owned(), stamp(path)));
+        }
+    }
+}
+
+/// `None` when there is no such file.
+fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     Some(Stamp {
         modified: metadata.modified().ok(),

@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -128,8 +128,7 @@ impl Index {
         connection.pragma_update(None, "synchronous", "EXTRA")?;
         connection.pragma_update(None, "trusted_schema", false)?;
         if version(&connection)? == 0 {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let transaction = begin(&mut connection)?;
             if version(&transaction)? == 0 {
                 transaction.execute_batch(SCHEMA)?;
                 transaction.execute_batch(invitations::SCHEMA)?;
@@ -146,10 +145,7 @@ impl Index {
     /// Adds a certificate that an operator issued; it is on the disk when this returns. If everything of
     /// its principal was revoked before, it may be renewed again from now on.
     pub fn record(&mut self, entry: &Entry) -> Result<(), IndexError> {
-        // Immediate: to wait for another writer at the start, where waiting is possible.
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = begin(&mut self.connection)?;
         insert(&transaction, entry)?;
         invitations::lift(&transaction, &entry.principal)?;
         Ok(transaction.commit()?)
@@ -184,6 +180,11 @@ pub enum IndexError {
         /// The schema version found.
         version: i64,
     },
+}
+
+/// A transaction that writes. Immediate: to wait for another writer at the start, where waiting is possible.
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>, IndexError> {
+    Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

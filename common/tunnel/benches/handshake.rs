@@ -121,12 +121,11 @@ impl World {
             groups: GroupSource::Ou,
         };
         let authority = Authority::new(rule, vec![pki.anchor()], &provider).expect("an authority");
-        let authorities = Arc::new(Authorities::new(vec![authority]));
+        let authorities = Arc::new(Authorities::new(vec![authority], ClientAuth::Mandatory));
         let tls = tls::gateway_config(
             algorithms,
             pki.leaf("vpn.example.com", ExtendedKeyUsagePurpose::ServerAuth),
             &authorities,
-            ClientAuth::Mandatory,
             Arc::new(DefaultTimeProvider),
         )
         .expect("the gateway's TLS");

@@ -33,6 +33,36 @@ pub(crate) trait Machine: Sized {
     fn poll_report(&mut self) -> Option<Self::Report>;
 }
 
+/// What each control machine has under the same name as [`Machine`].
+macro_rules! forward_to_control {
+    () => {
+        fn handle_stream(&mut self, now: Instant, stream: u64, data: &[u8], fin: bool) {
+            Self::handle_stream(self, now, stream, data, fin);
+        }
+
+        fn handle_reset(&mut self, now: Instant, stream: u64, code: u64) {
+            Self::handle_reset(self, now, stream, code);
+        }
+
+        fn handle_stopped(&mut self, now: Instant, stream: u64, code: u64) {
+            Self::handle_stopped(self, now, stream, code);
+        }
+
+        fn handle_timeout(&mut self, now: Instant) {
+            Self::handle_timeout(self, now);
+        }
+
+        fn poll_timeout(&self) -> Option<Instant> {
+            Self::poll_timeout(self)
+        }
+
+        fn poll_action(&mut self) -> Option<Action> {
+            Self::poll_action(self)
+        }
+    };
+}
+pub(crate) use forward_to_control;
+
 /// What happened on a link, for the engine that owns it.
 pub(crate) enum Notice<R> {
     /// The handshake is complete and the control machine runs.

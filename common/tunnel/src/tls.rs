@@ -8,26 +8,25 @@ use std::sync::Arc;
 
 use adit_core::identity;
 use adit_core::status::ClientCertificate;
+use rustls::client::WantsClientCert;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
+use rustls::{ClientConfig, ConfigBuilder, ServerConfig, SupportedCipherSuite};
 
-mod anonymous;
 mod pinned;
 mod retry;
 mod revocation;
 mod session;
 mod verify;
 
-use anonymous::AnonymousToo;
 pub use pinned::{GatewayKey, PIN};
 pub use revocation::{CrlPolicy, KeyHash, ListRefusal, NotAKeyHash, SignedList};
 pub(crate) use session::Shown;
 pub use session::{HandshakeFacts, QuicClient, QuicServer};
-pub use verify::{Authorities, Authority, GatewayVerifier};
+pub use verify::{Authorities, Authority, ClientAuth, GatewayVerifier};
 
 /// A certificate chain (leaf first) and its private key.
 #[derive(Debug)]
@@ -181,15 +180,6 @@ impl Algorithms {
     }
 }
 
-/// Whether a client may come without a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// It may not: the handshake fails.
-    Mandatory,
-    /// It may, to ask for one: it gets no further than that.
-    Optional,
-}
-
 /// The gateway's TLS configuration.
 ///
 /// # Errors
@@ -198,18 +188,13 @@ pub fn gateway_config(
     algorithms: Algorithms,
     credentials: Credentials,
     authorities: &Arc<Authorities>,
-    clients: ClientAuth,
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<QuicServer>, TlsError> {
     let provider = Arc::new(algorithms.provider());
-    let verifier: Arc<dyn ClientCertVerifier> = match clients {
-        ClientAuth::Mandatory => Arc::clone(authorities) as _,
-        ClientAuth::Optional => Arc::new(AnonymousToo::new(Arc::clone(authorities))),
-    };
     let mut config = ServerConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Credentials)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::clone(authorities) as _)
         .with_single_cert(credentials.chain, credentials.key)
         .map_err(TlsError::Credentials)?;
     config.alpn_protocols = vec![ALPN_H3.to_vec()];
@@ -233,17 +218,10 @@ pub fn client_config(
 ) -> Result<Arc<QuicClient>, TlsError> {
     let provider = Arc::new(algorithms.provider());
     let certificate = certificate(&credentials.chain);
-    let mut config = ClientConfig::builder_with_details(provider, time)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::Credentials)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
+    let config = verifying(provider, verifier, time)?
         .with_client_auth_cert(credentials.chain, credentials.key)
         .map_err(TlsError::Credentials)?;
-    config.alpn_protocols = vec![ALPN_H3.to_vec()];
-    config.resumption = rustls::client::Resumption::disabled();
-    config.enable_early_data = false;
-    QuicClient::new(Arc::new(config), certificate).map(Arc::new)
+    quic_client(config, certificate)
 }
 
 /// What there is to tell of a client's chain: it ends with the first of its certificates. One that cannot be read is
@@ -273,16 +251,33 @@ pub fn enrolment_config(
 ) -> Result<Arc<QuicClient>, TlsError> {
     let provider = Arc::new(algorithms.provider());
     let verifier = Arc::new(key.verifier(&provider));
-    let mut config = ClientConfig::builder_with_details(provider, time)
+    let config = verifying(provider, verifier, time)?.with_no_client_auth();
+    quic_client(config, certificate(&[]))
+}
+
+/// What a client believes of its gateway; what it shows itself is still to be said.
+fn verifying(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let builder = ClientConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(TlsError::Credentials)?
+        .map_err(TlsError::Credentials)?;
+    Ok(builder
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier))
+}
+
+/// What every client has in common: HTTP/3, and nothing that resumes.
+fn quic_client(
+    mut config: ClientConfig,
+    certificate: ClientCertificate,
+) -> Result<Arc<QuicClient>, TlsError> {
     config.alpn_protocols = vec![ALPN_H3.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_early_data = false;
-    QuicClient::new(Arc::new(config), certificate(&[])).map(Arc::new)
+    QuicClient::new(Arc::new(config), certificate).map(Arc::new)
 }
 
 /// ALPN protocol id of HTTP/3 (RFC 9114 §3.1).

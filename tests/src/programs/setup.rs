@@ -112,13 +112,7 @@ impl Setup {
     ) -> Result<PathBuf> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path(format!("{principal}-{number}.toml"));
-        let mut issue = Command::new(&self.programs.ca);
-        issue
-            .args(["issue", principal, "--dir"])
-            .arg(self.authority());
-        for group in groups {
-            issue.args(["--group", group]);
-        }
+        let mut issue = self.issue(principal, groups);
         issue.args(["--gateway", SERVER_NAME, "-o"]).arg(&path);
         succeed(&mut issue)?;
         edit(&path, |profile| {
@@ -137,13 +131,7 @@ impl Setup {
 
     /// Issues a fresh certificate over a profile, as its holder's `adit` finds it while it runs.
     pub fn renew(&self, profile: &Path, principal: &str, groups: &[&str]) -> Result<()> {
-        let mut issue = Command::new(&self.programs.ca);
-        issue
-            .args(["issue", principal, "--dir"])
-            .arg(self.authority());
-        for group in groups {
-            issue.args(["--group", group]);
-        }
+        let mut issue = self.issue(principal, groups);
         let gateway = SocketAddr::new(internet::GATEWAY_V4, PORT).to_string();
         issue
             .args(["--gateway", &gateway, "--server-name", SERVER_NAME])
@@ -166,6 +154,18 @@ impl Setup {
             Ok(authority.issue(&request.valid(begin, begin + Duration::from_secs(life)))?)
         });
         issue.collect()
+    }
+
+    /// What issues a certificate to `principal`; where to, is still to be said.
+    fn issue(&self, principal: &str, groups: &[&str]) -> Command {
+        let mut issue = Command::new(&self.programs.ca);
+        issue
+            .args(["issue", principal, "--dir"])
+            .arg(self.authority());
+        for group in groups {
+            issue.args(["--group", group]);
+        }
+        issue
     }
 
     /// Issues another certificate to the gateway, for another name, in place of the one it has.

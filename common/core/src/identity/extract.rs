@@ -95,19 +95,6 @@ pub fn card(certificate: &[u8]) -> Result<Card, IdentityError> {
     })
 }
 
-/// The first and the last second in which a certificate is valid, in Unix time.
-///
-/// # Errors
-/// When the certificate cannot be read.
-pub fn validity(leaf: &[u8]) -> Result<(i64, i64), IdentityError> {
-    let certificate = parse(leaf)?;
-    let validity = certificate.validity();
-    Ok((
-        validity.not_before.timestamp(),
-        validity.not_after.timestamp(),
-    ))
-}
-
 /// The names a gateway can be reached by, as its certificate has them: DNS names, then addresses. Empty when it cannot be read.
 #[must_use]
 pub fn server_names(leaf: &[u8]) -> Vec<String> {

@@ -1,9 +1,9 @@
 //! Invitations and renewals: a certificate is recorded in the transaction that decides about it.
 
-use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, Row, params};
 use time::Duration;
 
-use super::{Entry, Index, IndexError, insert, json, select};
+use super::{Entry, Index, IndexError, begin, insert, json, select};
 use crate::invitation::{Invitation, OpenInvitation};
 
 /// How it stands with a code.
@@ -37,9 +37,7 @@ impl Index {
         created: i64,
         by: &str,
     ) -> Result<(), IndexError> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = begin(&mut self.connection)?;
         transaction.execute(
             INVITE,
             params![
@@ -63,19 +61,15 @@ impl Index {
         code: &[u8],
         decide: impl FnOnce(Standing) -> Result<(T, Option<Entry>), E>,
     ) -> Result<T, E> {
-        let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let transaction = begin(&mut self.connection)?;
         let (answer, entry) = decide(standing(&transaction, code)?)?;
         if let Some(entry) = entry {
-            insert(&transaction, &entry).map_err(failed)?;
+            insert(&transaction, &entry).map_err(IndexError::from)?;
             transaction
                 .execute(USE, params![code, entry.serial])
-                .map_err(failed)?;
+                .map_err(IndexError::from)?;
         }
-        transaction.commit().map_err(failed)?;
+        transaction.commit().map_err(IndexError::from)?;
         Ok(answer)
     }
 
@@ -86,24 +80,20 @@ impl Index {
         fingerprint: &str,
         decide: impl FnOnce(Option<(Entry, bool)>) -> Result<(T, Entry), E>,
     ) -> Result<T, E> {
-        let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let transaction = begin(&mut self.connection)?;
         let found = select(&transaction, "WHERE fingerprint = ?1", [fingerprint])?.pop();
         let found = match found {
             Some(entry) => {
                 let stopped = transaction
                     .query_row(STOPPED, [&entry.principal], |row| row.get(0))
-                    .map_err(failed)?;
+                    .map_err(IndexError::from)?;
                 Some((entry, stopped))
             }
             None => None,
         };
         let (answer, entry) = decide(found)?;
-        insert(&transaction, &entry).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
+        insert(&transaction, &entry).map_err(IndexError::from)?;
+        transaction.commit().map_err(IndexError::from)?;
         Ok(answer)
     }
 

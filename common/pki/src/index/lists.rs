@@ -1,9 +1,9 @@
 //! Revocations and the list that tells of them: one step, so that neither is without the other.
 
-use rusqlite::{OptionalExtension, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::invitations::stop;
-use super::{Entry, Index, IndexError, select};
+use super::{Entry, Index, IndexError, begin, select};
 use crate::revocation::Revocation;
 
 /// A signed revocation list.
@@ -43,20 +43,16 @@ impl Index {
         since: i64,
         sign: impl FnOnce(i64, &[Entry]) -> Result<List, E>,
     ) -> Result<List, E> {
-        let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let transaction = begin(&mut self.connection)?;
         if let Some(Revocation { at, reason, by }) = revocation {
             for serial in revoke {
                 transaction
                     .execute(REVOKE, params![serial, at, reason.name(), by])
-                    .map_err(failed)?;
+                    .map_err(IndexError::from)?;
             }
         }
         let list = keep_list(&transaction, since, sign)?;
-        transaction.commit().map_err(failed)?;
+        transaction.commit().map_err(IndexError::from)?;
         Ok(list)
     }
 
@@ -71,11 +67,7 @@ impl Index {
         since: i64,
         sign: impl FnOnce(i64, &[Entry]) -> Result<List, E>,
     ) -> Result<Stopped, E> {
-        let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let transaction = begin(&mut self.connection)?;
         let Revocation { at, reason, by } = revocation;
         let revoked = select(
             &transaction,
@@ -85,9 +77,9 @@ impl Index {
         for entry in &revoked {
             transaction
                 .execute(REVOKE, params![entry.serial, at, reason.name(), by])
-                .map_err(failed)?;
+                .map_err(IndexError::from)?;
         }
-        let withdrawn = stop(&transaction, principal, *at, by).map_err(failed)?;
+        let withdrawn = stop(&transaction, principal, *at, by).map_err(IndexError::from)?;
         let mut stopped = Stopped {
             revoked,
             withdrawn,
@@ -97,7 +89,7 @@ impl Index {
             return Ok(stopped);
         }
         stopped.list = Some(keep_list(&transaction, since, sign)?);
-        transaction.commit().map_err(failed)?;
+        transaction.commit().map_err(IndexError::from)?;
         Ok(stopped)
     }
 
@@ -107,11 +99,7 @@ impl Index {
         &mut self,
         write: impl FnOnce(&List) -> Result<(), E>,
     ) -> Result<(), E> {
-        let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let transaction = begin(&mut self.connection)?;
         match newest(&transaction)? {
             Some(list) => write(&list),
             None => Ok(()),
@@ -130,10 +118,9 @@ fn keep_list<E: From<IndexError>>(
     since: i64,
     sign: impl FnOnce(i64, &[Entry]) -> Result<List, E>,
 ) -> Result<List, E> {
-    let failed = |error: rusqlite::Error| E::from(IndexError::from(error));
     let number = transaction
         .query_row(NEXT_NUMBER, [], |row| row.get(0))
-        .map_err(failed)?;
+        .map_err(IndexError::from)?;
     let revoked = select(
         transaction,
         "WHERE revoked IS NOT NULL AND not_after >= ?1",
@@ -142,7 +129,7 @@ fn keep_list<E: From<IndexError>>(
     let list = sign(number, &revoked)?;
     transaction
         .execute("DELETE FROM list", [])
-        .map_err(failed)?;
+        .map_err(IndexError::from)?;
     let entries = i64::try_from(list.entries).unwrap_or(i64::MAX);
     transaction
         .execute(
@@ -155,7 +142,7 @@ fn keep_list<E: From<IndexError>>(
                 list.der
             ],
         )
-        .map_err(failed)?;
+        .map_err(IndexError::from)?;
     Ok(list)
 }
 

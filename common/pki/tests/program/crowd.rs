@@ -12,19 +12,14 @@ fn twenty_operators_issue_and_revoke_and_nothing_is_lost() {
     const OPERATORS: usize = 20;
     const EACH: usize = 3;
     let desk = Desk::with_authority();
-    std::thread::scope(|scope| {
-        for operator in 0..OPERATORS {
-            let desk = &desk;
-            scope.spawn(move || {
-                for number in 0..EACH {
-                    let principal = format!("user{number}.{operator}@example.com");
-                    desk.run(&["issue", &principal, "--gateway", "vpn.example.com"])
-                        .expect(0);
-                    if number % 2 == 1 {
-                        desk.run(&["revoke", &principal]).expect(0);
-                    }
-                }
-            });
+    desk.at_once(OPERATORS, |operator| {
+        for number in 0..EACH {
+            let principal = format!("user{number}.{operator}@example.com");
+            desk.run(&["issue", &principal, "--gateway", "vpn.example.com"])
+                .expect(0);
+            if number % 2 == 1 {
+                desk.run(&["revoke", &principal]).expect(0);
+            }
         }
     });
     let authority = Authority::open(&desk.path("ca")).unwrap();

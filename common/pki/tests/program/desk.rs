@@ -67,6 +67,21 @@ impl Desk {
         names
     }
 
+    /// So many operators work here at the same time, each known by a number.
+    pub(crate) fn at_once(&self, operators: usize, work: impl Fn(usize) + Sync) {
+        let work = &work;
+        std::thread::scope(|scope| {
+            for operator in 0..operators {
+                scope.spawn(move || work(operator));
+            }
+        });
+    }
+
+    /// What `list` tells.
+    pub(crate) fn listed(&self) -> Vec<serde_json::Value> {
+        serde_json::from_str(&self.run(&["list", "--json"]).expect(0).stdout).unwrap()
+    }
+
     /// What `openssl` answers; `None` where there is none.
     pub(crate) fn openssl(&self, arguments: &[&str]) -> Option<Output> {
         self.command("openssl", arguments).output().ok()

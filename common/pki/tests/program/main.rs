@@ -6,4 +6,5 @@ mod commands;
 mod crashes;
 mod crowd;
 mod desk;
+mod operator;
 mod passphrases;

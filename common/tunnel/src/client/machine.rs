@@ -7,7 +7,7 @@ use adit_core::session::client::{ClientControlConfig, ClientEvent, Control};
 use quinn_proto::{Connection, Dir};
 
 use crate::handover::Secret;
-use crate::link::Machine;
+use crate::link::{Machine, forward_to_control};
 
 /// What the machine of a new link is told.
 pub(crate) struct Opening {
@@ -33,29 +33,7 @@ impl Machine for Control {
         Some(Self::new(now, control.into(), request.into(), config))
     }
 
-    fn handle_stream(&mut self, now: Instant, stream: u64, data: &[u8], fin: bool) {
-        Self::handle_stream(self, now, stream, data, fin);
-    }
-
-    fn handle_reset(&mut self, now: Instant, stream: u64, code: u64) {
-        Self::handle_reset(self, now, stream, code);
-    }
-
-    fn handle_stopped(&mut self, now: Instant, stream: u64, code: u64) {
-        Self::handle_stopped(self, now, stream, code);
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        Self::handle_timeout(self, now);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        Self::poll_timeout(self)
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        Self::poll_action(self)
-    }
+    forward_to_control!();
 
     fn poll_report(&mut self) -> Option<ClientEvent> {
         Self::poll_event(self)

@@ -8,7 +8,7 @@ use adit_core::session::certificate::Issued;
 use adit_core::session::enrolment::{Control, EnrolmentConfig};
 use quinn_proto::{Connection, Dir};
 
-use crate::link::Machine;
+use crate::link::{Machine, forward_to_control};
 
 impl Machine for Control {
     type Config = EnrolmentConfig;
@@ -20,29 +20,7 @@ impl Machine for Control {
         Some(Self::new(now, control.into(), request.into(), config))
     }
 
-    fn handle_stream(&mut self, now: Instant, stream: u64, data: &[u8], fin: bool) {
-        Self::handle_stream(self, now, stream, data, fin);
-    }
-
-    fn handle_reset(&mut self, now: Instant, stream: u64, code: u64) {
-        Self::handle_reset(self, now, stream, code);
-    }
-
-    fn handle_stopped(&mut self, now: Instant, stream: u64, code: u64) {
-        Self::handle_stopped(self, now, stream, code);
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        Self::handle_timeout(self, now);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        Self::poll_timeout(self)
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        Self::poll_action(self)
-    }
+    forward_to_control!();
 
     fn poll_report(&mut self) -> Option<Result<Issued, Refusal>> {
         Self::poll_outcome(self)

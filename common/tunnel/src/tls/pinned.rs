@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use adit_core::close::WRONG_KEY;
 use adit_core::identity;
-use aws_lc_rs::digest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+
+use super::revocation::KeyHash;
 
 /// What a gateway is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +34,8 @@ impl GatewayKey {
     /// The key of a gateway's certificate; `None` when it cannot be read.
     #[must_use]
     pub fn of_certificate(certificate: &[u8]) -> Option<Self> {
-        let key = identity::public_key(certificate)?;
-        let hash = digest::digest(&digest::SHA256, key);
-        Some(Self(hash.as_ref().get(..PIN)?.try_into().ok()?))
+        let KeyHash(hash) = KeyHash::of(certificate)?;
+        hash.first_chunk().copied().map(Self)
     }
 
     /// What a code names it by.
@@ -73,13 +73,13 @@ impl ServerCertVerifier for PinnedVerifier {
             return Err(Error::InvalidCertificate(error));
         }
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        let (not_before, not_after) = identity::validity(end_entity)
+        let card = identity::card(end_entity)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
         let unix = |seconds: i64| {
             let seconds = u64::try_from(seconds).unwrap_or_default();
             UnixTime::since_unix_epoch(Duration::from_secs(seconds))
         };
-        let (not_before, not_after) = (unix(not_before), unix(not_after));
+        let (not_before, not_after) = (unix(card.not_before), unix(card.not_after));
         if now < not_before {
             let error = CertificateError::NotValidYetContext {
                 time: now,

@@ -24,7 +24,7 @@ pub enum CrlPolicy {
 
 /// The SHA-256 of a subjectPublicKeyInfo: a key, in whatever certificates it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyHash([u8; 32]);
+pub struct KeyHash(pub(super) [u8; 32]);
 
 impl KeyHash {
     /// That of the key in a certificate; `None` when the certificate cannot be read.

@@ -260,10 +260,20 @@ impl Authority {
     }
 }
 
+/// Whether a client may come without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// It may not: the handshake fails.
+    Mandatory,
+    /// It may, to ask for one: it has no identity, so that no session can be its own. Showing a bad one is no way in.
+    Optional,
+}
+
 /// All authorities of a gateway, asked in the order of the configuration.
 #[derive(Debug)]
 pub struct Authorities {
     authorities: Vec<Authority>,
+    clients: ClientAuth,
     hints: Vec<DistinguishedName>,
     /// The chain that was refused last, which rustls does not keep. The thread of that handshake takes it.
     refused: Mutex<Vec<CertificateDer<'static>>>,
@@ -272,7 +282,7 @@ pub struct Authorities {
 impl Authorities {
     /// Joins authorities into one verifier.
     #[must_use]
-    pub fn new(authorities: Vec<Authority>) -> Self {
+    pub fn new(authorities: Vec<Authority>, clients: ClientAuth) -> Self {
         let hints = authorities
             .iter()
             .flat_map(|authority| &authority.verifiers)
@@ -280,6 +290,7 @@ impl Authorities {
             .collect();
         Self {
             authorities,
+            clients,
             hints,
             refused: Mutex::default(),
         }
@@ -449,6 +460,10 @@ fn joined(verdicts: impl Iterator<Item = Result<(), Error>>) -> Result<(), Error
 }
 
 impl ClientCertVerifier for Authorities {
+    fn client_auth_mandatory(&self) -> bool {
+        self.clients == ClientAuth::Mandatory
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &self.hints
     }

@@ -211,7 +211,7 @@ fn a_session_renews_its_certificate_while_packets_flow(engines: u8) {
         panic!("{asked:?}");
     };
     assert_eq!(identity.principal.as_str(), ALICE);
-    let (_, not_after) = adit_core::identity::validity(certificate).unwrap();
+    let not_after = adit_core::identity::card(certificate).unwrap().not_after;
     assert_eq!(not_after, identity.not_after);
     assert_eq!(asked.request, b"request");
     for number in 0..10 {

@@ -8,7 +8,7 @@ use adit_core::close::RefusalKind;
 use adit_core::identity::{self, revocation::ListError};
 use adit_tunnel::ClientEvent;
 use adit_tunnel::tls::{
-    Algorithms, Authority, Credentials, CrlPolicy, KeyHash, ListRefusal, TlsError,
+    Algorithms, Authority, ClientAuth, Credentials, CrlPolicy, KeyHash, ListRefusal, TlsError,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
@@ -129,7 +129,8 @@ fn verdict(authority: &Authority, client: &Credentials) -> Result<(), RefusalKin
     use adit_tunnel::tls::Authorities;
     use rustls::pki_types::UnixTime;
     let now = UnixTime::since_unix_epoch(Duration::from_secs(START.unsigned_abs()));
-    let vouched = Authorities::new(vec![authority.clone()]).vouch(&client.chain, now);
+    let vouched =
+        Authorities::new(vec![authority.clone()], ClientAuth::Mandatory).vouch(&client.chain, now);
     vouched.map(|_| ()).map_err(|refusal| refusal.kind)
 }
 
@@ -306,7 +307,7 @@ fn revoked_by_one_authority_is_not_accepted_by_another_of_the_same_anchor() {
     );
     let revoking = with(&plain, Soft, &[(list(&root, &[7]), &[])]);
     for order in [[&plain, &revoking], [&revoking, &plain]] {
-        let authorities = Authorities::new(order.map(Clone::clone).to_vec());
+        let authorities = Authorities::new(order.map(Clone::clone).to_vec(), ClientAuth::Mandatory);
         let refusal = authorities.vouch(&alice.chain, now).unwrap_err();
         assert_eq!(refusal.kind, CertificateRevoked);
     }

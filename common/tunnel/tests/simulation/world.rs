@@ -189,15 +189,9 @@ impl World {
                 .revoking(self.revoked.policy, lists.collect())
                 .unwrap();
         }
-        let authorities = Arc::new(Authorities::new(authorities));
+        let authorities = Arc::new(Authorities::new(authorities, self.client_auth));
         let credentials = self.issuer.gateway();
-        let tls = tls::gateway_config(
-            algorithms,
-            credentials,
-            &authorities,
-            self.client_auth,
-            Arc::new(Calendar),
-        );
+        let tls = tls::gateway_config(algorithms, credentials, &authorities, Arc::new(Calendar));
         Renewal {
             tls: tls.unwrap(),
             authorities,

@@ -1,111 +1,10 @@
 //! `adit-ca` as an operator meets it: the real program in a folder of its own.
-#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-use tempfile::TempDir;
-
-/// A folder to work in, with the authority in `ca` below it.
-struct Desk {
-    folder: TempDir,
-}
-
-impl Desk {
-    fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn with_authority() -> Self {
-        let desk = Self::new();
-        desk.run(&["init", "--name", "Example Corp"]).expect(0);
-        desk
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_adit-ca"));
-        command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env("ADIT_CA_DIR", "ca")
-            .env("SUDO_USER", "olga")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Outcome {
-        Outcome::of(&self.command(arguments).output().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    fn mode(&self, name: &str) -> u32 {
-        mode(&self.path(name))
-    }
-
-    fn listed(&self) -> Vec<serde_json::Value> {
-        serde_json::from_str(&self.run(&["list", "--json"]).expect(0).stdout).unwrap()
-    }
-}
-
-/// What a command answered.
-#[derive(Debug)]
-struct Outcome {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Outcome {
-    fn of(output: &Output) -> Self {
-        let outcome = Self {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout.clone()).unwrap(),
-            stderr: String::from_utf8(output.stderr.clone()).unwrap(),
-        };
-        for text in [&outcome.stdout, &outcome.stderr] {
-            assert!(!text.contains("PRIVATE KEY"), "a key was printed");
-        }
-        outcome
-    }
-
-    #[track_caller]
-    fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        self
-    }
-
-    /// Refused with exactly an error and a hint.
-    #[track_caller]
-    fn refused(self, code: i32, error: &str, hint: &str) {
-        let outcome = self.expect(code);
-        let lines: Vec<_> = outcome.stderr.lines().collect();
-        assert_eq!(lines.len(), 2, "{outcome:?}");
-        assert!(
-            lines[0].starts_with("error: ") && lines[0].contains(error),
-            "{outcome:?}"
-        );
-        assert!(
-            lines[1].starts_with("hint: ") && lines[1].contains(hint),
-            "{outcome:?}"
-        );
-        assert_eq!(outcome.stdout, "");
-    }
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
-}
+use crate::desk::{Desk, PROGRAM};
 
 #[test]
 fn init_makes_a_closed_folder_and_names_the_certificate() {
@@ -166,12 +65,12 @@ fn an_interrupted_init_is_begun_again_unless_something_was_issued() {
 fn a_folder_in_use_for_something_else_is_left_alone() {
     let desk = Desk::new();
     fs::write(desk.path("notes"), "").unwrap();
-    let before = mode(desk.folder.path());
-    fs::set_permissions(desk.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = desk.mode("");
+    fs::set_permissions(desk.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     desk.run(&["init", "--dir", "."])
         .refused(2, "not empty", "--dir");
-    assert_eq!(mode(desk.folder.path()), 0o755);
-    fs::set_permissions(desk.folder.path(), fs::Permissions::from_mode(before)).unwrap();
+    assert_eq!(desk.mode(""), 0o755);
+    fs::set_permissions(desk.path(""), fs::Permissions::from_mode(before)).unwrap();
 }
 
 #[test]
@@ -179,7 +78,7 @@ fn of_several_inits_at_once_one_succeeds() {
     let desk = Desk::new();
     let children: Vec<_> = (0..6)
         .map(|_| {
-            desk.command(&["init"])
+            desk.command(PROGRAM, &["init"])
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -592,16 +491,11 @@ fn eight_operators_at_once_lose_nothing() {
     const OPERATORS: usize = 8;
     const EACH: usize = 5;
     let desk = Desk::with_authority();
-    std::thread::scope(|scope| {
-        for operator in 0..OPERATORS {
-            let desk = &desk;
-            scope.spawn(move || {
-                for number in 0..EACH {
-                    let principal = format!("user{number}.operator{operator}@example.com");
-                    desk.run(&["issue", &principal, "--gateway", "vpn.example.com"])
-                        .expect(0);
-                }
-            });
+    desk.at_once(OPERATORS, |operator| {
+        for number in 0..EACH {
+            let principal = format!("user{number}.operator{operator}@example.com");
+            desk.run(&["issue", &principal, "--gateway", "vpn.example.com"])
+                .expect(0);
         }
     });
     let listed = desk.listed();
