@@ -147,7 +147,7 @@ async fn keep_up(
     let devices = |error: &std::io::Error| {
         Failure::environment(error).while_doing("the packet thread cannot use its devices")
     };
-    let poller = Poller::new(&udp, &tun).map_err(|error| devices(&error))?;
+    let poller = Poller::new().map_err(|error| devices(&error))?;
     let (commands, inbox) = mpsc::channel();
     let asker = Asker {
         commands,
@@ -159,6 +159,7 @@ async fn keep_up(
     let thread = std::thread::Builder::new()
         .name("packets".to_owned())
         .spawn(move || {
+            adit_net::priority::go_first();
             let result = DataLoop::new(udp, tun, poller).run(&mut pipeline);
             // The receiver is gone only when the process ends anyway.
             let _ = ended.send(result);

@@ -76,7 +76,7 @@ pub fn prepare(
 ) -> io::Result<(Engines, Vec<Prepared>)> {
     let (mut ways, mut threads) = (Vec::new(), Vec::new());
     for (engine, udp, tun) in parts {
-        let poller = Poller::new(&udp, &tun)?;
+        let poller = Poller::new()?;
         let (sender, receiver) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         ways.push(Way {
@@ -139,6 +139,7 @@ pub fn start(
         std::thread::Builder::new()
             .name(format!("packets{number}"))
             .spawn(move || {
+                adit_net::priority::go_first();
                 let result = DataLoop::new(udp, tun, poller).run(&mut pipeline);
                 last_word.change(result);
             })

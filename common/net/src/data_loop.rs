@@ -21,7 +21,7 @@ use adit_core::offload::Offload;
 use bytes::{Bytes, BytesMut};
 use quinn_udp::EcnCodepoint;
 
-use crate::poll::Poller;
+use crate::poll::{Poller, Watch};
 use crate::tun::{Tun, Waiting};
 use crate::udp::{Received, Transmit, Udp};
 
@@ -95,7 +95,7 @@ pub struct DataLoop {
 }
 
 impl DataLoop {
-    /// A loop over these devices; `poller` watches them.
+    /// A loop over these devices, which waits with `poller`.
     pub fn new(udp: Udp, tun: Tun, poller: Poller) -> Self {
         Self {
             udp,
@@ -124,7 +124,12 @@ impl DataLoop {
             } else {
                 engine.poll_timeout()
             };
-            let ready = self.poller.wait(now, deadline)?;
+            let watch = Watch {
+                udp: &self.udp,
+                until_writable: self.kept.is_some(),
+                tun: &self.tun,
+            };
+            let ready = self.poller.wait(watch, now, deadline)?;
             let now = Instant::now();
             let flow = if ready.woken {
                 engine.handle_wake(now, &self.udp)
@@ -139,9 +144,9 @@ impl DataLoop {
                 self.read_inside(engine, ready.tun)?;
             }
             self.outside_to_inside(engine, now);
-            self.inside_to_outside(engine, now)?;
+            self.inside_to_outside(engine, now);
             engine.handle_timeout(now);
-            self.transmit(engine)?;
+            self.transmit(engine);
             self.deliver(engine);
             engine.report(now);
             if flow.is_break() {
@@ -215,7 +220,7 @@ impl DataLoop {
     }
 
     /// Serves a turn's worth of what came from inside.
-    fn inside_to_outside<E: Engine>(&mut self, engine: &mut E, now: Instant) -> io::Result<()> {
+    fn inside_to_outside<E: Engine>(&mut self, engine: &mut E, now: Instant) {
         let mut bytes = 0;
         while bytes < TURN
             && self.kept.is_none()
@@ -224,21 +229,16 @@ impl DataLoop {
             bytes += packet.len();
             engine.handle_inside(now, packet, offload);
             // Sent while it is in the cache, and before the queue holds more than a batch or two.
-            self.transmit_while(engine, E::has_full_batch)?;
+            self.transmit_while(engine, E::has_full_batch);
         }
-        Ok(())
     }
 
-    fn transmit<E: Engine>(&mut self, engine: &mut E) -> io::Result<()> {
-        self.transmit_while(engine, |_| true)
+    fn transmit<E: Engine>(&mut self, engine: &mut E) {
+        self.transmit_while(engine, |_| true);
     }
 
     /// Sends what waits, batch by batch, as long as the engine is as `more` asks and the socket has room.
-    fn transmit_while<E: Engine>(
-        &mut self,
-        engine: &mut E,
-        more: impl Fn(&E) -> bool,
-    ) -> io::Result<()> {
+    fn transmit_while<E: Engine>(&mut self, engine: &mut E, more: impl Fn(&E) -> bool) {
         while more(engine) {
             let outgoing = match self.kept.take() {
                 Some(kept) => kept,
@@ -260,8 +260,6 @@ impl DataLoop {
                 break;
             }
         }
-        let full = self.kept.is_some();
-        self.poller.hold(&self.udp, full)
     }
 
     fn deliver(&mut self, engine: &mut impl Engine) {

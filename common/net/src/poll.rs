@@ -14,12 +14,21 @@ use crate::udp::Udp;
 #[cfg_attr(not(target_os = "linux"), path = "poll/unsupported.rs")]
 mod os;
 
-/// What a data loop waits on.
+/// How a data loop waits.
 #[derive(Debug)]
 pub struct Poller {
-    set: os::Set,
     bell: Arc<os::Bell>,
-    held: bool,
+}
+
+/// What is waited for, besides [`Waker`]s and time.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch<'a> {
+    /// The outside socket: datagrams to read.
+    pub udp: &'a Udp,
+    /// Whether it is also of interest when the socket takes datagrams again.
+    pub until_writable: bool,
+    /// The device: packets to read.
+    pub tun: &'a Tun,
 }
 
 /// What is ready. Nothing at all: the deadline passed.
@@ -27,7 +36,7 @@ pub struct Poller {
 pub struct Ready {
     /// Datagrams wait.
     pub udp: bool,
-    /// The socket takes datagrams again; reported only while [held](Poller::hold).
+    /// The socket takes datagrams; reported only where that was asked.
     pub udp_writable: bool,
     /// Where packets wait, or the device is gone: reading it will tell.
     pub tun: Waiting,
@@ -42,15 +51,13 @@ pub struct Waker {
 }
 
 impl Poller {
-    /// Watches both devices for input, and its own [`Waker`]s.
-    pub fn new(udp: &Udp, tun: &Tun) -> io::Result<Self> {
+    /// One that waits for its own [`Waker`]s, and for what it is told each time.
+    ///
+    /// # Errors
+    /// When the system has nothing to wait with.
+    pub fn new() -> io::Result<Self> {
         let bell = Arc::new(os::Bell::new()?);
-        let set = os::Set::new(udp, tun, &bell)?;
-        Ok(Self {
-            set,
-            bell,
-            held: false,
-        })
+        Ok(Self { bell })
     }
 
     /// A handle that ends [`wait`](Self::wait).
@@ -60,24 +67,18 @@ impl Poller {
         }
     }
 
-    /// While the socket is full: reports when it takes datagrams again. Costs nothing when nothing changes.
-    pub fn hold(&mut self, udp: &Udp, held: bool) -> io::Result<()> {
-        if self.held == held {
-            return Ok(());
-        }
-        self.held = held;
-        self.set.hold(udp, held)
-    }
-
-    /// Watches `new` in place of `old`, which may be closed afterwards.
-    pub fn replace_udp(&mut self, old: &Udp, new: &Udp) -> io::Result<()> {
-        self.set.replace_udp(old, new)
-    }
-
     /// Waits until something is ready or `deadline` is reached; without a deadline, as long as it takes.
-    pub fn wait(&mut self, now: Instant, deadline: Option<Instant>) -> io::Result<Ready> {
+    ///
+    /// # Errors
+    /// When the system cannot wait for this.
+    pub fn wait(
+        &self,
+        watch: Watch<'_>,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> io::Result<Ready> {
         let timeout = deadline.map(|at| at.saturating_duration_since(now));
-        let ready = self.set.wait(timeout)?;
+        let ready = os::wait(watch, &self.bell, timeout)?;
         if ready.woken {
             self.bell.silence();
         }

@@ -92,8 +92,8 @@ const SEND_WINDOW: u64 = 64 * 1024;
 const DATAGRAM_RECEIVE: usize = 4 * 1024 * 1024;
 /// Flushed after every batch of inside packets; what does not fit is dropped and counted.
 const DATAGRAM_SEND: usize = 1024 * 1024;
-/// Acknowledge every 64th packet: a GSO batch holds some 44, and an ACK costs a system call of its own,
-/// a wakeup at the other end, and a walk through the table of packets in flight.
-const ACK_THRESHOLD: VarInt = VarInt::from_u32(64);
+/// Acknowledge every 256th packet, some six GSO batches: an ACK costs a system call of its own, a wakeup at the other
+/// end, and a walk through the table of packets in flight.
+const ACK_THRESHOLD: VarInt = VarInt::from_u32(256);
 /// How long an acknowledgement may wait; bounds how late a lost MTU probe is noticed.
 const ACK_DELAY: Duration = Duration::from_millis(5);

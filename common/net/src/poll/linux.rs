@@ -1,19 +1,17 @@
-//! `epoll` and `eventfd`.
+//! `poll` and `eventfd`.
+//!
+//! Not `epoll`: a socket that is in an epoll set is never without a listener, so the kernel takes a lock and calls back
+//! for every datagram that comes, and for every segment of a batch that has left, also while nobody sleeps. With `poll`
+//! there are listeners only during a wait, and a busy loop hardly waits. It asks for a dozen descriptors at most.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::Ready;
-use crate::tun::{MAX_QUEUES, Tun};
-use crate::udp::Udp;
-
-#[derive(Debug)]
-pub(super) struct Set {
-    epoll: OwnedFd,
-}
+use super::{Ready, Watch};
+use crate::tun::MAX_QUEUES;
 
 /// An eventfd: a counter that is readable while it is not zero.
 #[derive(Debug)]
@@ -39,87 +37,53 @@ impl Bell {
     }
 }
 
-impl Set {
-    pub(super) fn new(udp: &Udp, tun: &Tun, bell: &Bell) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        add(&epoll, udp, UDP)?;
-        for (at, queue) in tun.queues().enumerate() {
-            add(&epoll, queue, TUN + at as u64)?;
+pub(super) fn wait(watch: Watch<'_>, bell: &Bell, timeout: Option<Duration>) -> io::Result<Ready> {
+    let timeout = timeout.map(|timeout| {
+        // Longer than a day is the same to a loop that waits again, and fits every kernel's limits.
+        let timeout = timeout.min(Duration::from_secs(86_400));
+        // Whole milliseconds, rounded up: waking early would mean waking twice.
+        let millis = timeout.as_nanos().div_ceil(1_000_000) as i64;
+        Timespec {
+            tv_sec: millis / 1000,
+            tv_nsec: (millis % 1000) * 1_000_000,
         }
-        add(&epoll, &bell.counter, BELL)?;
-        Ok(Self { epoll })
+    });
+    let mut of_socket = PollFlags::IN;
+    of_socket.set(PollFlags::OUT, watch.until_writable);
+    let udp = watch.udp.as_fd();
+    // What is not used is the socket again, without a question.
+    let mut asked: [PollFd<'_>; TUN + MAX_QUEUES as usize] =
+        std::array::from_fn(|_| PollFd::from_borrowed_fd(udp, PollFlags::empty()));
+    asked[UDP] = PollFd::from_borrowed_fd(udp, of_socket);
+    asked[BELL] = PollFd::new(&bell.counter, PollFlags::IN);
+    let mut count = TUN;
+    for (at, queue) in asked[TUN..].iter_mut().zip(watch.tun.queues()) {
+        *at = PollFd::from_borrowed_fd(queue, PollFlags::IN);
+        count += 1;
     }
-
-    pub(super) fn hold(&self, udp: &Udp, held: bool) -> io::Result<()> {
-        let mut flags = epoll::EventFlags::IN;
-        flags.set(epoll::EventFlags::OUT, held);
-        modify(&self.epoll, udp, UDP, flags)
+    match poll(&mut asked[..count], timeout.as_ref()) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
+        Err(error) => return Err(error.into()),
     }
-
-    pub(super) fn replace_udp(&self, old: &Udp, new: &Udp) -> io::Result<()> {
-        epoll::delete(&self.epoll, old)?;
-        add(&self.epoll, new, UDP)
-    }
-
-    pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<Ready> {
-        let timeout = timeout.map(|timeout| {
-            // Longer than a day is the same to a loop that waits again, and fits every kernel's limits.
-            let timeout = timeout.min(Duration::from_secs(86_400));
-            // Whole milliseconds, rounded up: waking early would mean waking twice.
-            let millis = timeout.as_nanos().div_ceil(1_000_000) as i64;
-            Timespec {
-                tv_sec: millis / 1000,
-                tv_nsec: (millis % 1000) * 1_000_000,
-            }
-        });
-        let empty = epoll::Event {
-            flags: epoll::EventFlags::empty(),
-            data: epoll::EventData::new_u64(0),
-        };
-        let mut events = [empty; 2 + MAX_QUEUES as usize];
-        let count = match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
-            Ok(count) => count,
-            Err(rustix::io::Errno::INTR) => 0,
-            Err(error) => return Err(error.into()),
-        };
-        let mut ready = Ready::default();
-        for event in &events[..count] {
-            let flags = event.flags;
-            // An error or a hang-up shows itself to whoever reads.
-            let readable = flags.intersects(
-                epoll::EventFlags::IN | epoll::EventFlags::ERR | epoll::EventFlags::HUP,
-            );
-            let writable = flags.contains(epoll::EventFlags::OUT);
-            match event.data.u64() {
-                UDP => {
-                    ready.udp |= readable;
-                    ready.udp_writable |= writable;
-                }
-                BELL => ready.woken = true,
-                // Whatever it is, it is to be read.
-                queue => ready.tun.add((queue - TUN) as usize),
-            }
+    let flags = asked[UDP].revents();
+    let mut ready = Ready {
+        // An error or a hang-up shows itself to whoever reads.
+        udp: flags.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP),
+        udp_writable: flags.contains(PollFlags::OUT),
+        woken: !asked[BELL].revents().is_empty(),
+        ..Ready::default()
+    };
+    for (queue, asked) in asked[TUN..count].iter().enumerate() {
+        // Whatever it is, it is to be read.
+        if !asked.revents().is_empty() {
+            ready.tun.add(queue);
         }
-        Ok(ready)
     }
+    Ok(ready)
 }
 
-fn add(epoll: &OwnedFd, source: impl AsFd, token: u64) -> io::Result<()> {
-    let data = epoll::EventData::new_u64(token);
-    Ok(epoll::add(epoll, source, data, epoll::EventFlags::IN)?)
-}
-
-fn modify(
-    epoll: &OwnedFd,
-    source: impl AsFd,
-    token: u64,
-    flags: epoll::EventFlags,
-) -> io::Result<()> {
-    let data = epoll::EventData::new_u64(token);
-    Ok(epoll::modify(epoll, source, data, flags)?)
-}
-
-const UDP: u64 = 0;
-const BELL: u64 = 1;
+const UDP: usize = 0;
+const BELL: usize = 1;
 /// The first queue of the device; the others follow.
-const TUN: u64 = 2;
+const TUN: usize = 2;

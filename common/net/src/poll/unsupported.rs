@@ -3,12 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::Ready;
-use crate::tun::Tun;
-use crate::udp::Udp;
-
-#[derive(Debug)]
-pub(super) struct Set;
+use super::{Ready, Watch};
 
 #[derive(Debug)]
 pub(super) struct Bell;
@@ -23,20 +18,10 @@ impl Bell {
     pub(super) fn silence(&self) {}
 }
 
-impl Set {
-    pub(super) fn new(_udp: &Udp, _tun: &Tun, _bell: &Bell) -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn hold(&self, _udp: &Udp, _held: bool) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn replace_udp(&self, _old: &Udp, _new: &Udp) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn wait(&self, _timeout: Option<Duration>) -> io::Result<Ready> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+pub(super) fn wait(
+    _watch: Watch<'_>,
+    _bell: &Bell,
+    _timeout: Option<Duration>,
+) -> io::Result<Ready> {
+    Err(io::ErrorKind::Unsupported.into())
 }

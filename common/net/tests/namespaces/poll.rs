@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use adit_net::poll::{Poller, Ready};
+use adit_net::poll::{Poller, Ready, Watch};
 use adit_net::tun::Tun;
+use adit_net::udp::Udp;
 use libtest_mimic::Trial;
 
 use crate::namespace::trial;
@@ -21,10 +22,9 @@ pub(crate) fn trials() -> Vec<Trial> {
             what_is_not_drained_stays_ready,
         ),
         trial(
-            "writability_is_told_only_while_held",
-            writability_is_told_only_while_held,
+            "writability_is_told_only_where_asked",
+            writability_is_told_only_where_asked,
         ),
-        trial("a_socket_can_be_replaced", a_socket_can_be_replaced),
     ]
 }
 
@@ -33,16 +33,20 @@ fn a_wait_ends_at_its_deadline_and_not_before() {
         bind("127.0.0.1:0"),
         Tun::open("adit0", 1400).expect("a device"),
     );
-    let mut poller = Poller::new(&udp, &tun).expect("a poller");
+    let poller = Poller::new().expect("a poller");
     let now = Instant::now();
     let deadline = now + Duration::from_micros(3_400);
     assert_eq!(
-        poller.wait(now, Some(deadline)).expect("waited"),
+        poller
+            .wait(watch(&udp, &tun), now, Some(deadline))
+            .expect("waited"),
         Ready::default()
     );
     assert!(Instant::now() >= deadline);
     assert_eq!(
-        poller.wait(Instant::now(), Some(now)).expect("past"),
+        poller
+            .wait(watch(&udp, &tun), Instant::now(), Some(now))
+            .expect("past"),
         Ready::default()
     );
 }
@@ -52,19 +56,28 @@ fn a_waker_ends_a_wait_once() {
         bind("127.0.0.1:0"),
         Tun::open("adit0", 1400).expect("a device"),
     );
-    let mut poller = Poller::new(&udp, &tun).expect("a poller");
+    let poller = Poller::new().expect("a poller");
     let waker = poller.waker();
     let thread = std::thread::spawn(move || {
         waker.wake();
         waker.wake();
     });
-    assert!(poller.wait(Instant::now(), None).expect("woken").woken);
+    assert!(
+        poller
+            .wait(watch(&udp, &tun), Instant::now(), None)
+            .expect("woken")
+            .woken
+    );
     thread.join().expect("ended");
     // The second wake came during the first wait, or ends this one; then there is none left.
     let now = Instant::now();
-    poller.wait(now, Some(now)).expect("waited");
+    poller
+        .wait(watch(&udp, &tun), now, Some(now))
+        .expect("waited");
     assert_eq!(
-        poller.wait(now, Some(now)).expect("waited"),
+        poller
+            .wait(watch(&udp, &tun), now, Some(now))
+            .expect("waited"),
         Ready::default()
     );
 }
@@ -75,43 +88,46 @@ fn what_is_not_drained_stays_ready() {
         Tun::open("adit0", 1400).expect("a device"),
     );
     let mut peer = bind("127.0.0.1:0");
-    let mut poller = Poller::new(&udp, &tun).expect("a poller");
+    let poller = Poller::new().expect("a poller");
     peer.send(&to(udp.local_address(), b"hello")).expect("sent");
     for _ in 0..3 {
-        let ready = poller.wait(Instant::now(), None).expect("ready");
+        let ready = poller
+            .wait(watch(&udp, &tun), Instant::now(), None)
+            .expect("ready");
         assert!(ready.udp && ready.tun.is_empty() && !ready.udp_writable);
     }
     assert_eq!(udp.recv(&mut Vec::new()).expect("received"), 1);
     let now = Instant::now();
-    assert!(!poller.wait(now, Some(now)).expect("waited").udp);
+    assert!(
+        !poller
+            .wait(watch(&udp, &tun), now, Some(now))
+            .expect("waited")
+            .udp
+    );
 }
 
-fn writability_is_told_only_while_held() {
+fn writability_is_told_only_where_asked() {
     let (udp, tun) = (
         bind("127.0.0.1:0"),
         Tun::open("adit0", 1400).expect("a device"),
     );
-    let mut poller = Poller::new(&udp, &tun).expect("a poller");
+    let poller = Poller::new().expect("a poller");
     let now = Instant::now();
-    let mut ask = |held| {
-        poller.hold(&udp, held).expect("watched");
-        poller.wait(now, Some(now)).expect("waited")
+    let ask = |until_writable| {
+        let watch = Watch {
+            until_writable,
+            ..watch(&udp, &tun)
+        };
+        poller.wait(watch, now, Some(now)).expect("waited")
     };
     assert!(ask(true).udp_writable);
     assert!(!ask(false).udp_writable);
 }
 
-fn a_socket_can_be_replaced() {
-    let (old, tun) = (
-        bind("127.0.0.1:0"),
-        Tun::open("adit0", 1400).expect("a device"),
-    );
-    let new = bind("127.0.0.1:0");
-    let mut poller = Poller::new(&old, &tun).expect("a poller");
-    poller.replace_udp(&old, &new).expect("replaced");
-    drop(old);
-    bind("127.0.0.1:0")
-        .send(&to(new.local_address(), b"hello"))
-        .expect("sent");
-    assert!(poller.wait(Instant::now(), None).expect("ready").udp);
+fn watch<'a>(udp: &'a Udp, tun: &'a Tun) -> Watch<'a> {
+    Watch {
+        udp,
+        until_writable: false,
+        tun,
+    }
 }

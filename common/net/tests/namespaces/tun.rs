@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use adit_core::offload::{self, Offload};
 use adit_net::host::{Host, Network};
-use adit_net::poll::Poller;
+use adit_net::poll::{Poller, Watch};
 use adit_net::tun::{Tun, TunError};
 use adit_net::udp::{Udp, UdpOptions};
 use bytes::Bytes;
@@ -305,7 +305,7 @@ fn next(tun: &mut Tun, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         &UdpOptions::default(),
     )
     .expect("bound");
-    let mut poller = Poller::new(&udp, tun).expect("a poller");
+    let poller = Poller::new().expect("a poller");
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         while let Some((mut packet, offload)) = tun.recv(2).expect("readable") {
@@ -318,7 +318,14 @@ fn next(tun: &mut Tun, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
             }
         }
         assert!(Instant::now() < deadline, "no packet came");
-        poller.wait(Instant::now(), Some(deadline)).expect("waited");
+        let watch = Watch {
+            udp: &udp,
+            until_writable: false,
+            tun,
+        };
+        poller
+            .wait(watch, Instant::now(), Some(deadline))
+            .expect("waited");
     }
 }
 
