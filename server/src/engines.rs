@@ -139,7 +139,6 @@ pub fn start(
         std::thread::Builder::new()
             .name(format!("packets{number}"))
             .spawn(move || {
-                adit_net::priority::go_first();
                 let result = DataLoop::new(udp, tun, poller).run(&mut pipeline);
                 last_word.change(result);
             })
