@@ -2,8 +2,10 @@
 //!
 //! The whole test program moves into namespaces of its own before the first thread exists: as root, or as any
 //! user through a user namespace. Each test then has a network namespace to itself, on a thread of its own:
-//! nothing here touches the host, and the tests run in parallel. They need `ip` (iproute2), `ping`
-//! (iputils-ping), `nft` (nftables) and `mount`; without them the ring says so, and fails only where `CI=true`.
+//! nothing here touches the host. One test runs at a time: a program that one test starts holds copies of the
+//! descriptors of every other until its exec, and a device closed meanwhile is not gone yet. They need `ip`
+//! (iproute2), `ping` (iputils-ping), `nft` (nftables) and `mount`; without them the ring says so, and fails only
+//! where `CI=true`.
 
 #[cfg(target_os = "linux")]
 mod bridge;
@@ -35,7 +37,8 @@ fn main() {
     if crash::is_victim() {
         crash::be_victim();
     }
-    let arguments = libtest_mimic::Arguments::from_args();
+    let mut arguments = libtest_mimic::Arguments::from_args();
+    arguments.test_threads = Some(1);
     if let Some(program) = ["ip", "ping", "nft", "mount"]
         .into_iter()
         .find(|program| !is_installed(program))
