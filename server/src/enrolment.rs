@@ -40,7 +40,7 @@ impl Control<'_> {
         let (issuing, desk) = (Arc::clone(issuing), self.desk.clone());
         let decided = self.decided.clone();
         tokio::task::spawn_blocking(move || {
-            let (ticket, outcome, decision) = issuing.decide(question);
+            let (ticket, outcome, decision) = issuing.decide(question, clock::unix_seconds());
             desk.answer(ticket, outcome);
             // The control plane is gone only while the process ends.
             let _ = decided.send(decision);

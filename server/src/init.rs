@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use adit_net::clock;
 use adit_net::exit::Failure;
 use adit_net::files;
 use adit_pki::store::{self, Existing};
@@ -90,13 +91,17 @@ fn make(dir: &Path, names: &[String], listen: SocketAddr) -> Result<(), InitErro
             return Err(InitError::Exists { path });
         }
     }
-    let authority = Authority::create(&dir.join("ca"), &AuthorityParams::new("Adit"))?;
-    let online = AuthorityParams::under(&authority, "Adit");
-    Authority::create_under(&authority, &dir.join("issuing"), &online)?;
+    let now = clock::unix_seconds();
+    let authority = Authority::create(&dir.join("ca"), &AuthorityParams::new("Adit", now), now)?;
+    let online = AuthorityParams::under(&authority, "Adit", now);
+    Authority::create_under(&authority, &dir.join("issuing"), &online, now)?;
     let (first, more) = names
         .split_first()
         .map_or(("localhost", names), |(first, more)| (first.as_str(), more));
-    let issued = authority.issue(&IssueRequest::gateway(first).with_names(more.to_vec()))?;
+    let issued = authority.issue(
+        &IssueRequest::gateway(first, now).with_names(more.to_vec()),
+        now,
+    )?;
     store::write(
         &dir.join("gateway.pem"),
         issued.certificate_pem.as_bytes(),

@@ -153,7 +153,14 @@ pub fn take_back(issuing: &Issuing, number: i64, now: i64) -> Result<Pending, Fa
     let found = open.find(|open| open.number == number);
     // It may be redeemed in this very moment; then there is nothing to take back.
     match found {
-        Some(found) if issuing.authority().withdraw(number).map_err(authority)? => Ok(found),
+        Some(found)
+            if issuing
+                .authority()
+                .withdraw(number, now)
+                .map_err(authority)? =>
+        {
+            Ok(found)
+        }
         Some(_) | None => Err(Failure::no(format!(
             "no invitation that is open has the number {number}"
         ))
@@ -234,7 +241,7 @@ fn asked<T: DeserializeOwned>(
             let credentials = load::credentials(&config)?;
             let files = Files {
                 policy: load::policy(&config)?,
-                issuing: Issuing::open(enrolment, &credentials)?,
+                issuing: Issuing::open(enrolment, &credentials, clock::unix_seconds())?,
                 credentials,
                 config,
             };

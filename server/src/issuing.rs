@@ -16,7 +16,7 @@ use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::{self, Identity, Principal};
 use adit_core::policy::Policy;
 use adit_core::session::certificate::{Issued, Secret};
-use adit_net::{clock, files};
+use adit_net::files;
 use adit_pki::csr::CertificateRequest;
 use adit_pki::invitation::{Invitation, RedeemError, RenewError};
 use adit_pki::{Authority, AuthorityError, Passphrase};
@@ -101,11 +101,15 @@ pub struct Guest {
 }
 
 impl Issuing {
-    /// Opens the authority's folder.
+    /// Opens the authority's folder at `now`, Unix time.
     ///
     /// # Errors
     /// When it is none, its key cannot be read, or clients of its root would not believe the gateway.
-    pub fn open(config: &EnrolmentConfig, credentials: &Credentials) -> Result<Self, LoadError> {
+    pub fn open(
+        config: &EnrolmentConfig,
+        credentials: &Credentials,
+        now: i64,
+    ) -> Result<Self, LoadError> {
         let passphrase = match &config.passphrase_file {
             Some(path) => {
                 let text = Zeroizing::new(files::read_private_text(path)?);
@@ -129,7 +133,7 @@ impl Issuing {
         let foreign = || LoadError::Foreign {
             path: config.ca.as_ref().unwrap_or(&config.folder).clone(),
         };
-        if !vouches(&root, credentials) {
+        if !vouches(&root, credentials, now) {
             return Err(foreign());
         }
         let leaf = credentials.chain.first();
@@ -142,10 +146,11 @@ impl Issuing {
         })
     }
 
-    /// Decides a question; it may take as long as a disk does.
+    /// Decides a question at `now`, Unix time; it may take as long as a disk does.
     pub fn decide(
         &self,
         question: CertificateQuestion,
+        now: i64,
     ) -> (Ticket, Result<Box<Issued>, Refusal>, Decision) {
         let CertificateQuestion {
             ticket,
@@ -154,7 +159,6 @@ impl Issuing {
             request,
             device,
         } = question;
-        let now = clock::unix_seconds();
         let (outcome, verdict) = match self.sign(&standing, &request, device.as_deref(), now) {
             Ok((issued, verdict)) => (Ok(Box::new(issued)), verdict),
             Err(Denial { kind, reason, told }) => {
@@ -193,7 +197,7 @@ impl Issuing {
                 .map_err(|_| AuthorityError::Validity)?,
             expires,
         };
-        let code = self.authority.invite(&invitation, self.key.pin())?;
+        let code = self.authority.invite(&invitation, self.key.pin(), now)?;
         Ok((code.to_string(), expires))
     }
 
@@ -341,7 +345,7 @@ pub fn access(
 
 /// Says whether clients that believe `root`, PEM, will believe the gateway. What is wrong with its certificate
 /// besides, such as its time, is not the root's business.
-fn vouches(root: &str, credentials: &Credentials) -> bool {
+fn vouches(root: &str, credentials: &Credentials, now: i64) -> bool {
     let anchors: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(root.as_bytes()).collect();
     let provider = Arc::new(Algorithms::for_this_cpu().provider());
     let verifier = anchors
@@ -355,7 +359,8 @@ fn vouches(root: &str, credentials: &Credentials) -> bool {
     let Some(name) = name.and_then(|name| ServerName::try_from(name).ok()) else {
         return true;
     };
-    let verdict = verifier.verify_server_cert(leaf, intermediates, &name, &[], UnixTime::now());
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or_default()));
+    let verdict = verifier.verify_server_cert(leaf, intermediates, &name, &[], now);
     !matches!(
         verdict,
         Err(rustls::Error::InvalidCertificate(

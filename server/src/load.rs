@@ -157,7 +157,7 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     warnings.extend(policy.ended_rules(now));
     let credentials = credentials(&config)?;
     let issuing = match &config.enrolment {
-        Some(enrolment) => Some(Arc::new(Issuing::open(enrolment, &credentials)?)),
+        Some(enrolment) => Some(Arc::new(Issuing::open(enrolment, &credentials, now)?)),
         None => None,
     };
     let authorities = Arc::new(authorities(&config)?);

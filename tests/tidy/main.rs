@@ -84,6 +84,19 @@ fn the_pure_crates_read_no_clock_and_touch_no_host() {
 }
 
 #[test]
+fn the_authority_is_told_the_time() {
+    let library = all().iter().filter(|source| {
+        source.path.starts_with("common/pki/src") && !source.path.starts_with("common/pki/src/cli")
+    });
+    let banned = ["now_utc", "SystemTime::now", "UnixTime::now", "clock::"];
+    let findings = library.flat_map(|source| source.lines_with(&banned));
+    none(
+        "only adit-ca's command line reads the clock",
+        findings.collect(),
+    );
+}
+
+#[test]
 fn platform_code_is_in_the_shell_only() {
     let elsewhere = all()
         .iter()

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rcgen::{Issuer, PublicKeyData};
 use ring::digest::{SHA256, digest};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certificate::key::PrivateKey;
@@ -36,10 +36,10 @@ pub use error::AuthorityError;
 pub struct AuthorityParams {
     /// The organisation, for people to read.
     pub name: String,
-    /// First moment of validity.
-    pub not_before: OffsetDateTime,
-    /// Last moment of validity.
-    pub not_after: OffsetDateTime,
+    /// First second of validity, Unix time.
+    pub not_before: i64,
+    /// Last second of validity, Unix time.
+    pub not_after: i64,
     /// How many authorities may stand between it and a leaf.
     pub path_length: u8,
     /// Kind of key to make.
@@ -49,13 +49,12 @@ pub struct AuthorityParams {
 }
 
 impl AuthorityParams {
-    /// An authority that is valid for ten years from now and may sign intermediates.
-    pub fn new(name: impl Into<String>) -> Self {
-        let now = OffsetDateTime::now_utc();
+    /// An authority that is valid for ten years from `now`, Unix time, and may sign intermediates.
+    pub fn new(name: impl Into<String>, now: i64) -> Self {
         Self {
             name: name.into(),
-            not_before: now - SKEW,
-            not_after: now + VALIDITY,
+            not_before: now - SKEW.whole_seconds(),
+            not_after: now + VALIDITY.whole_seconds(),
             path_length: 1,
             key_type: KeyType::EcdsaP256,
             passphrase: None,
@@ -119,9 +118,10 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Makes an authority that lives in memory only, with its index: for tests and trials.
-    pub fn ephemeral(name: &str) -> Result<Self, AuthorityError> {
-        Self::ephemeral_with(&AuthorityParams::new(name))
+    /// Makes an authority that lives in memory only, with its index, valid from `now`, Unix time: for
+    /// tests and trials.
+    pub fn ephemeral(name: &str, now: i64) -> Result<Self, AuthorityError> {
+        Self::ephemeral_with(&AuthorityParams::new(name, now))
     }
 
     /// Makes an authority in memory according to `params`.
@@ -131,10 +131,10 @@ impl Authority {
         Self::assemble(key, chain, Index::in_memory()?, None)
     }
 
-    /// Issues a certificate with a key of its own.
-    pub fn issue(&self, request: &IssueRequest) -> Result<Credential, AuthorityError> {
+    /// Issues a certificate with a key of its own. `now`, Unix time, is when, for the records.
+    pub fn issue(&self, request: &IssueRequest, now: i64) -> Result<Credential, AuthorityError> {
         let key = PrivateKey::generate(request.key_type)?;
-        let (issued, entry) = self.certify_key(request, &key, OffsetDateTime::now_utc())?;
+        let (issued, entry) = self.certify_key(request, &key, now)?;
         self.index().record(&entry)?;
         Ok(Credential {
             issued,
@@ -143,23 +143,26 @@ impl Authority {
     }
 
     /// Certifies the key of `csr` with what `request` says; nothing else of `csr` is taken, and a
-    /// `csr` that asks for more is refused.
+    /// `csr` that asks for more is refused. `now`, Unix time, is when, for the records.
     pub fn sign(
         &self,
         csr: &CertificateRequest,
         request: &IssueRequest,
+        now: i64,
     ) -> Result<Issued, AuthorityError> {
-        let (issued, entry) = self.certify_request(csr, request, OffsetDateTime::now_utc())?;
+        let (issued, entry) = self.certify_request(csr, request, now)?;
         self.index().record(&entry)?;
         Ok(issued)
     }
 
     /// Certifies the key of `csr` as that of an authority below this one, which can issue client
-    /// certificates only. Its path length is always 0, whatever `params` says.
+    /// certificates only. Its path length is always 0, whatever `params` says; `now`, Unix time, is
+    /// when, for the records.
     pub fn sign_authority(
         &self,
         csr: &CertificateRequest,
         params: &AuthorityParams,
+        now: i64,
     ) -> Result<Issued, AuthorityError> {
         name::check_organisation(&params.name)?;
         if self.facts.path_length == Some(0) {
@@ -183,11 +186,10 @@ impl Authority {
             fingerprint: fingerprint(&certificate_der),
             purpose: Purpose::Authority,
             principal: params.name.clone(),
-            not_before: params.not_before.unix_timestamp(),
-            not_after: params.not_after.unix_timestamp(),
+            not_before: params.not_before,
+            not_after: params.not_after,
             certificate_der,
         };
-        let now = OffsetDateTime::now_utc().unix_timestamp();
         self.index()
             .record(&self.entry(&issued, &[], &[], None, now))?;
         Ok(issued)
@@ -259,7 +261,7 @@ impl Authority {
         &self,
         csr: &CertificateRequest,
         request: &IssueRequest,
-        now: OffsetDateTime,
+        now: i64,
     ) -> Result<(Issued, Entry), AuthorityError> {
         let names = self.check(request)?;
         csr.check(|wish| match wish {
@@ -281,7 +283,7 @@ impl Authority {
         &self,
         request: &IssueRequest,
         key: &PrivateKey,
-        now: OffsetDateTime,
+        now: i64,
     ) -> Result<(Issued, Entry), AuthorityError> {
         let names = self.check(request)?;
         self.certify(request, &names, key, now)
@@ -307,13 +309,10 @@ impl Authority {
         request: &IssueRequest,
         names: &[Name],
         key: &impl PublicKeyData,
-        now: OffsetDateTime,
+        now: i64,
     ) -> Result<(Issued, Entry), AuthorityError> {
         let (certificate_der, serial) = certificate::leaf(request, names, key, &self.issuer)?;
-        let (not_before, not_after) = (
-            request.not_before.unix_timestamp(),
-            request.not_after.unix_timestamp(),
-        );
+        let (not_before, not_after) = (request.not_before, request.not_after);
         let in_profile = request.danger_extended_key_usages.is_none()
             && request.danger_subject_alt_names.is_none();
         // A root's own profile is enough; what stands above an intermediate may forbid anything.
@@ -337,8 +336,7 @@ impl Authority {
             certificate_der,
         };
         let device = request.device.clone();
-        let created = now.unix_timestamp();
-        let entry = self.entry(&issued, names, &request.groups, device, created);
+        let entry = self.entry(&issued, names, &request.groups, device, now);
         Ok((issued, entry))
     }
 
@@ -405,15 +403,11 @@ impl Authority {
         Ok(request.danger_subject_alt_names.clone().unwrap_or(names))
     }
 
-    fn check_validity(
-        &self,
-        not_before: OffsetDateTime,
-        not_after: OffsetDateTime,
-    ) -> Result<(), AuthorityError> {
+    fn check_validity(&self, not_before: i64, not_after: i64) -> Result<(), AuthorityError> {
         if not_after <= not_before {
             return Err(AuthorityError::Validity);
         }
-        if not_after.unix_timestamp() > self.not_after {
+        if not_after > self.not_after {
             return Err(AuthorityError::OutlivesAuthority {
                 not_after: description::date(self.not_after),
             });

@@ -280,13 +280,10 @@ fn serial_of(certificate: &CertificateParams) -> String {
     hex(&serial.map(SerialNumber::to_bytes).unwrap_or_default())
 }
 
-fn base(
-    not_before: OffsetDateTime,
-    not_after: OffsetDateTime,
-) -> Result<CertificateParams, AuthorityError> {
+fn base(not_before: i64, not_after: i64) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::default();
-    params.not_before = not_before;
-    params.not_after = not_after;
+    params.not_before = moment(not_before)?;
+    params.not_after = moment(not_after)?;
     params.serial_number = Some(serial()?);
     params.distinguished_name = DistinguishedName::new();
     params.use_authority_key_identifier_extension = true;
@@ -302,6 +299,11 @@ fn serial() -> Result<SerialNumber, AuthorityError> {
         .map_err(|_| AuthorityError::Randomness)?;
     serial[0] = serial[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&serial))
+}
+
+/// `unix`, a second of Unix time, as rcgen takes it.
+pub(crate) fn moment(unix: i64) -> Result<OffsetDateTime, AuthorityError> {
+    OffsetDateTime::from_unix_timestamp(unix).map_err(|_| AuthorityError::Validity)
 }
 
 /// `name` as it stands in a certificate.

@@ -251,6 +251,14 @@ impl Console {
     }
 }
 
+/// Seconds in a day.
+const DAY: i64 = 86_400;
+
+/// Seconds of Unix time: the library has no clock.
+fn now() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}
+
 fn default_folder() -> PathBuf {
     std::env::var_os("ADIT_CA_DIR")
         .filter(|folder| !folder.is_empty())

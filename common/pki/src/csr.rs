@@ -11,8 +11,9 @@
 //!
 //! let device = csr::make(None, KeyType::EcdsaP256)?;
 //! let request = CertificateRequest::from_pem(&device.request_pem)?;
-//! let authority = Authority::ephemeral("Example Corp")?;
-//! let issued = authority.sign(&request, &IssueRequest::client("alice@example.com"))?;
+//! let now = 1_800_000_000;
+//! let authority = Authority::ephemeral("Example Corp", now)?;
+//! let issued = authority.sign(&request, &IssueRequest::client("alice@example.com", now), now)?;
 //! assert_eq!(issued.principal, "alice@example.com");
 //! # Ok::<(), adit_pki::AuthorityError>(())
 //! ```

@@ -8,8 +8,10 @@
 //! use adit_pki::inventory::{Filter, Format, Row};
 //! use adit_pki::{Authority, IssueRequest};
 //!
-//! let authority = Authority::ephemeral("Example Corp")?;
-//! let alice = authority.issue(&IssueRequest::client("alice@example.com").with_groups(["eng"]))?;
+//! let now = 1_800_000_000;
+//! let authority = Authority::ephemeral("Example Corp", now)?;
+//! let alice = IssueRequest::client("alice@example.com", now).with_groups(["eng"]);
+//! let alice = authority.issue(&alice, now)?;
 //! let now = alice.not_before.max(0) + 3600;
 //! let row = Row::of_certificate(&alice.certificate_der, now).expect("it was just made");
 //! assert!(Filter { groups: vec!["eng".into()], ..Filter::default() }.takes(&row, now));
@@ -309,9 +311,10 @@ pub(crate) mod tests {
 
     #[test]
     fn the_index_adds_who_issued_it_and_who_took_it_back() {
-        let authority = crate::Authority::ephemeral("Example Corp").unwrap();
-        let request = crate::IssueRequest::client("alice@example.com").with_groups(["eng"]);
-        let issued = authority.issue(&request).unwrap();
+        let authority = crate::Authority::ephemeral("Example Corp", 1_800_000_000).unwrap();
+        let request =
+            crate::IssueRequest::client("alice@example.com", 1_800_000_000).with_groups(["eng"]);
+        let issued = authority.issue(&request, 1_800_000_000).unwrap();
         let entry = Entry {
             certificate: issued.certificate_der.clone(),
             revoked: Some(crate::Revocation {

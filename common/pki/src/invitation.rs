@@ -15,17 +15,17 @@
 //! use adit_pki::csr::{self, CertificateRequest};
 //! use adit_pki::invitation::Invitation;
 //! use adit_pki::{Authority, KeyType};
-//! use time::{Duration, OffsetDateTime};
+//! use time::Duration;
 //!
-//! let now = OffsetDateTime::now_utc().unix_timestamp();
-//! let authority = Authority::ephemeral("Example Corp")?;
+//! let now = 1_800_000_000;
+//! let authority = Authority::ephemeral("Example Corp", now)?;
 //! let invitation = Invitation {
 //!     principal: "alice@example.com".to_owned(),
 //!     groups: vec!["eng".to_owned()],
 //!     validity: Duration::days(90),
 //!     expires: now + 86_400,
 //! };
-//! let code = authority.invite(&invitation, [7; 16])?.to_string();
+//! let code = authority.invite(&invitation, [7; 16], now)?.to_string();
 //!
 //! let code: adit_pki::invitation::Code = code.parse()?;
 //! let request = csr::make(None, KeyType::EcdsaP256)?.request_pem;
@@ -39,7 +39,7 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 use thiserror::Error;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::{Authority, AuthorityError};
@@ -47,7 +47,7 @@ use crate::certificate::key::PrivateKey;
 use crate::certificate::{Issued, KeyType, Purpose};
 use crate::csr::{CertificateRequest, RequestError};
 use crate::index::{Entry, IndexError, Standing, State};
-use crate::request::{IssueRequest, SKEW};
+use crate::request::IssueRequest;
 
 mod code;
 mod renewal;
@@ -89,14 +89,18 @@ pub struct OpenInvitation {
 
 impl Authority {
     /// Makes a code that is good for one certificate. `pin` travels in the code and tells the gateway
-    /// from an impostor; it is not kept.
-    pub fn invite(&self, invitation: &Invitation, pin: [u8; 16]) -> Result<Code, AuthorityError> {
-        let now = OffsetDateTime::now_utc();
-        if invitation.validity <= Duration::ZERO || invitation.expires <= now.unix_timestamp() {
+    /// from an impostor; it is not kept. `now` is Unix time.
+    pub fn invite(
+        &self,
+        invitation: &Invitation,
+        pin: [u8; 16],
+        now: i64,
+    ) -> Result<Code, AuthorityError> {
+        if invitation.validity <= Duration::ZERO || invitation.expires <= now {
             return Err(AuthorityError::Validity);
         }
         // Whatever would be refused when the code is used is refused now.
-        let trial = self.request_of(invitation, now.unix_timestamp())?;
+        let trial = self.request_of(invitation, now);
         let key = PrivateKey::generate(KeyType::EcdsaP256)?;
         self.certify_key(&trial, &key, now)?;
 
@@ -104,10 +108,9 @@ impl Authority {
         SystemRandom::new()
             .fill(&mut secret)
             .map_err(|_| AuthorityError::Randomness)?;
-        let created = now.unix_timestamp();
         let operator = self.operator();
         self.index()
-            .invite(&fingerprint(&secret), invitation, created, operator)?;
+            .invite(&fingerprint(&secret), invitation, now, operator)?;
         Ok(Code::new(secret, pin))
     }
 
@@ -138,9 +141,9 @@ impl Authority {
             if now > invitation.expires {
                 return Err(RedeemError::Expired);
             }
-            let mut request = self.request_of(&invitation, now)?;
+            let mut request = self.request_of(&invitation, now);
             request.device = device.map(str::to_owned);
-            let (issued, mut entry) = self.certify_request(csr, &request, instant(now)?)?;
+            let (issued, mut entry) = self.certify_request(csr, &request, now)?;
             entry.issued_by = invited_by;
             Ok((issued, Some(entry)))
         })
@@ -151,28 +154,22 @@ impl Authority {
         Ok(self.index().invitations(now)?)
     }
 
-    /// Takes an open invitation back; false if there is none of this number.
-    pub fn withdraw(&self, number: i64) -> Result<bool, AuthorityError> {
-        let now = OffsetDateTime::now_utc().unix_timestamp();
+    /// Takes an open invitation back at `now`, Unix time; false if there is none of this number.
+    pub fn withdraw(&self, number: i64, now: i64) -> Result<bool, AuthorityError> {
         Ok(self.index().withdraw(number, now, self.operator())?)
     }
 
-    fn request_of(
-        &self,
-        invitation: &Invitation,
-        now: i64,
-    ) -> Result<IssueRequest, AuthorityError> {
-        let begin = instant(now)?;
+    fn request_of(&self, invitation: &Invitation, now: i64) -> IssueRequest {
         let principal = invitation.principal.clone();
-        let mut request = IssueRequest::new(Purpose::Client, principal, begin)
+        let mut request = IssueRequest::new(Purpose::Client, principal, now)
             .with_groups(invitation.groups.iter().cloned());
-        request.not_after = self.capped(begin + invitation.validity);
-        Ok(request)
+        request.not_after = self.capped(now.saturating_add(invitation.validity.whole_seconds()));
+        request
     }
 
     /// `end`, or the authority's own if that is sooner: nobody is locked out by its last year.
-    fn capped(&self, end: OffsetDateTime) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp(self.not_after()).map_or(end, |last| last.min(end))
+    fn capped(&self, end: i64) -> i64 {
+        self.not_after().min(end)
     }
 }
 
@@ -231,13 +228,4 @@ fn fingerprint(secret: &[u8; 16]) -> Vec<u8> {
 fn is_for(entry: &Entry, csr: &CertificateRequest) -> bool {
     X509Certificate::from_der(&entry.certificate)
         .is_ok_and(|(_, certificate)| certificate.public_key().raw == csr.public_key_der())
-}
-
-fn instant(now: i64) -> Result<OffsetDateTime, AuthorityError> {
-    OffsetDateTime::from_unix_timestamp(now).map_err(|_| AuthorityError::Validity)
-}
-
-/// When a certificate that is made at `now` begins.
-fn beginning(now: OffsetDateTime) -> OffsetDateTime {
-    now - SKEW
 }

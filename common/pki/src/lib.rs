@@ -5,12 +5,15 @@
 //! authority issued is in its index, durably, before anybody gets to see the certificate.
 //! Refused are names that the gateway would not accept, a folder that already holds an authority,
 //! and a key that others can read. Private keys are never printed, logged or shown by `Debug`.
+//! No function reads a clock: `now` is an argument, in seconds of Unix time, as every moment is.
 //!
 //! ```
 //! use adit_pki::{Authority, IssueRequest};
 //!
-//! let authority = Authority::ephemeral("Example Corp")?;
-//! let alice = authority.issue(&IssueRequest::client("alice@example.com").with_groups(["eng"]))?;
+//! let now = 1_800_000_000;
+//! let authority = Authority::ephemeral("Example Corp", now)?;
+//! let alice = IssueRequest::client("alice@example.com", now).with_groups(["eng"]);
+//! let alice = authority.issue(&alice, now)?;
 //! assert!(alice.certificate_pem.starts_with("-----BEGIN CERTIFICATE-----"));
 //! # Ok::<(), adit_pki::AuthorityError>(())
 //! ```

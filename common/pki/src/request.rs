@@ -5,7 +5,7 @@
 //! [`Authority::sign`](crate::Authority::sign) is called. The fields that start with `danger_` produce certificates outside the profile, so that the refusal of such
 //! certificates can be tested.
 
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use crate::certificate::{ExtendedKeyUsage, KeyType, Purpose};
 use crate::name::Name;
@@ -21,10 +21,10 @@ pub struct IssueRequest {
     pub names: Vec<String>,
     /// One organisational unit each.
     pub groups: Vec<String>,
-    /// First moment of validity, in whole seconds.
-    pub not_before: OffsetDateTime,
-    /// Last moment of validity, in whole seconds.
-    pub not_after: OffsetDateTime,
+    /// First second of validity, Unix time.
+    pub not_before: i64,
+    /// Last second of validity, Unix time.
+    pub not_after: i64,
     /// Kind of key to make; without meaning where the key is there already.
     pub key_type: KeyType,
     /// The device that holds the key, for people to read.
@@ -38,25 +38,26 @@ pub struct IssueRequest {
 }
 
 impl IssueRequest {
-    /// A client certificate for `principal`, valid for a year from now.
-    pub fn client(principal: impl Into<String>) -> Self {
-        Self::new(Purpose::Client, principal.into(), OffsetDateTime::now_utc())
+    /// A client certificate for `principal`, valid for a year from `now`, Unix time.
+    pub fn client(principal: impl Into<String>, now: i64) -> Self {
+        Self::new(Purpose::Client, principal.into(), now)
     }
 
-    /// A gateway certificate for `name`, a DNS name or an IP address, valid for a year from now.
-    pub fn gateway(name: impl Into<String>) -> Self {
-        Self::new(Purpose::Gateway, name.into(), OffsetDateTime::now_utc())
+    /// A gateway certificate for `name`, a DNS name or an IP address, valid for a year from `now`,
+    /// Unix time.
+    pub fn gateway(name: impl Into<String>, now: i64) -> Self {
+        Self::new(Purpose::Gateway, name.into(), now)
     }
 
-    /// A request for `principal` that is valid for a year from `now`.
-    pub fn new(purpose: Purpose, principal: String, now: OffsetDateTime) -> Self {
+    /// A request for `principal` that is valid for a year from `now`, Unix time.
+    pub fn new(purpose: Purpose, principal: String, now: i64) -> Self {
         Self {
             purpose,
             principal,
             names: Vec::new(),
             groups: Vec::new(),
-            not_before: now - SKEW,
-            not_after: now + DEFAULT_VALIDITY,
+            not_before: now - SKEW.whole_seconds(),
+            not_after: now + DEFAULT_VALIDITY.whole_seconds(),
             key_type: KeyType::EcdsaP256,
             device: None,
             danger_extended_key_usages: None,
@@ -76,8 +77,8 @@ impl IssueRequest {
         self
     }
 
-    /// Sets the exact validity.
-    pub fn valid(mut self, not_before: OffsetDateTime, not_after: OffsetDateTime) -> Self {
+    /// Sets the exact validity: first and last second, Unix time.
+    pub fn valid(mut self, not_before: i64, not_after: i64) -> Self {
         self.not_before = not_before;
         self.not_after = not_after;
         self

@@ -12,7 +12,7 @@ use rcgen::{
     CertificateRevocationListParams, KeyIdMethod, RevocationReason, RevokedCertParams, SerialNumber,
 };
 use serde::Serialize;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -116,37 +116,39 @@ impl Serialize for Reason {
 }
 
 impl Authority {
-    /// Revokes the certificates of these serial numbers and writes a list that is good for `life`.
+    /// Revokes the certificates of these serial numbers at `now`, Unix time, and writes a list that is
+    /// good for `life`.
     /// What is revoked already stays so by its first reason.
     pub fn revoke(
         &self,
         serials: &[String],
         reason: Reason,
         life: Duration,
+        now: i64,
     ) -> Result<List, AuthorityError> {
         let revocation = Revocation {
-            at: OffsetDateTime::now_utc().unix_timestamp(),
+            at: now,
             reason,
             by: self.operator().to_owned(),
         };
-        self.issue_list(serials, Some(&revocation), life)
+        self.issue_list(serials, Some(&revocation), life, now)
     }
 
     /// Revokes everything of `principal`, takes its open invitations back, and lets nothing of it be
-    /// renewed until an operator issues or invites anew.
+    /// renewed until an operator issues or invites anew; `now` is Unix time.
     pub fn revoke_principal(
         &self,
         principal: &str,
         reason: Reason,
         life: Duration,
+        now: i64,
     ) -> Result<Stopped, AuthorityError> {
-        let now = OffsetDateTime::now_utc();
         let revocation = Revocation {
-            at: now.unix_timestamp(),
+            at: now,
             reason,
             by: self.operator().to_owned(),
         };
-        let since = (now - GRACE).unix_timestamp();
+        let since = now - GRACE.whole_seconds();
         let stopped =
             self.index()
                 .revoke_principal(principal, &revocation, since, |number, revoked| {
@@ -156,9 +158,9 @@ impl Authority {
         Ok(stopped)
     }
 
-    /// Writes a new list of what is revoked that is good for `life`.
-    pub fn renew_list(&self, life: Duration) -> Result<List, AuthorityError> {
-        self.issue_list(&[], None, life)
+    /// Writes a new list of what is revoked that is good for `life` from `now`, Unix time.
+    pub fn renew_list(&self, life: Duration, now: i64) -> Result<List, AuthorityError> {
+        self.issue_list(&[], None, life, now)
     }
 
     /// The newest list; `None` for an authority in memory that has made none.
@@ -196,9 +198,9 @@ impl Authority {
         serials: &[String],
         revocation: Option<&Revocation>,
         life: Duration,
+        now: i64,
     ) -> Result<List, AuthorityError> {
-        let now = OffsetDateTime::now_utc();
-        let since = (now - GRACE).unix_timestamp();
+        let since = now - GRACE.whole_seconds();
         let list = self
             .index()
             .issue_list(serials, revocation, since, |number, revoked| {
@@ -212,13 +214,13 @@ impl Authority {
         &self,
         number: i64,
         revoked: &[Entry],
-        now: OffsetDateTime,
+        now: i64,
         life: Duration,
     ) -> Result<List, AuthorityError> {
-        let next_update = now + life;
+        let next_update = now + life.whole_seconds();
         let params = CertificateRevocationListParams {
-            this_update: now,
-            next_update,
+            this_update: certificate::moment(now)?,
+            next_update: certificate::moment(next_update)?,
             crl_number: SerialNumber::from(number.unsigned_abs()),
             issuing_distribution_point: None,
             revoked_certs: revoked.iter().filter_map(listed).collect(),
@@ -227,8 +229,8 @@ impl Authority {
         let signed = params.signed_by(self.issuer())?;
         Ok(List {
             number,
-            this_update: now.unix_timestamp(),
-            next_update: next_update.unix_timestamp(),
+            this_update: now,
+            next_update,
             entries: params.revoked_certs.len(),
             der: signed.der().to_vec(),
         })
@@ -245,7 +247,7 @@ fn listed(entry: &Entry) -> Option<RevokedCertParams> {
         .collect();
     Some(RevokedCertParams {
         serial_number: SerialNumber::from_slice(&serial?),
-        revocation_time: OffsetDateTime::from_unix_timestamp(revocation.at).ok()?,
+        revocation_time: certificate::moment(revocation.at).ok()?,
         reason_code: Some(revocation.reason.code()),
         invalidity_date: None,
     })

@@ -11,14 +11,13 @@ use adit_pki::{
     Authority, AuthorityError, AuthorityParams, CertificateRequest, IssueRequest, Issued, KeyType,
     Reason,
 };
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const DAY: i64 = 86_400;
 
-fn now() -> i64 {
-    OffsetDateTime::now_utc().unix_timestamp()
-}
+/// The moment at which everything here happens, Unix time.
+const NOW: i64 = 1_800_000_000;
 
 fn request() -> CertificateRequest {
     let device = csr::make(None, KeyType::Ed25519).unwrap();
@@ -30,27 +29,27 @@ fn to_alice() -> Invitation {
         principal: "alice@example.com".to_owned(),
         groups: vec!["eng".to_owned(), "ops".to_owned()],
         validity: Duration::days(90),
-        expires: now() + DAY,
+        expires: NOW + DAY,
     }
 }
 
 fn invited(authority: &Authority) -> Code {
-    authority.invite(&to_alice(), [7; 16]).unwrap()
+    authority.invite(&to_alice(), [7; 16], NOW).unwrap()
 }
 
 fn enrolled(authority: &Authority) -> Issued {
     let code = invited(authority);
     authority
-        .redeem(code.secret(), &request(), Some("laptop"), now())
+        .redeem(code.secret(), &request(), Some("laptop"), NOW)
         .unwrap()
 }
 
 fn ephemeral() -> Authority {
-    Authority::ephemeral("Example Corp").unwrap()
+    Authority::ephemeral("Example Corp", NOW).unwrap()
 }
 
 fn create(folder: &Path) -> Authority {
-    Authority::create(folder, &AuthorityParams::new("Example Corp")).unwrap()
+    Authority::create(folder, &AuthorityParams::new("Example Corp", NOW), NOW).unwrap()
 }
 
 #[test]
@@ -60,7 +59,7 @@ fn a_code_gets_what_the_invitation_says() {
     assert_eq!(code.pin(), &[7; 16]);
     let request = request();
     let issued = authority
-        .redeem(code.secret(), &request, Some("alice's laptop"), now())
+        .redeem(code.secret(), &request, Some("alice's laptop"), NOW)
         .unwrap();
     let (_, certificate) = X509Certificate::from_der(&issued.certificate_der).unwrap();
     assert_eq!(certificate.public_key().raw, request.public_key_der());
@@ -68,9 +67,9 @@ fn a_code_gets_what_the_invitation_says() {
     assert_eq!(entry.principal, "alice@example.com");
     assert_eq!(entry.groups, ["eng", "ops"]);
     assert_eq!(entry.device.as_deref(), Some("alice's laptop"));
-    assert_eq!(entry.state(now()), State::Valid);
-    assert!((entry.not_after - now() - 90 * DAY).abs() < 60);
-    assert!(authority.invitations(now()).unwrap().is_empty());
+    assert_eq!(entry.state(NOW), State::Valid);
+    assert!((entry.not_after - NOW - 90 * DAY).abs() < 60);
+    assert!(authority.invitations(NOW).unwrap().is_empty());
 }
 
 #[test]
@@ -78,23 +77,19 @@ fn a_code_is_good_once() {
     let authority = ephemeral();
     let code = invited(&authority);
     let first = request();
-    let issued = authority
-        .redeem(code.secret(), &first, None, now())
-        .unwrap();
-    let again = authority.redeem(code.secret(), &request(), None, now());
+    let issued = authority.redeem(code.secret(), &first, None, NOW).unwrap();
+    let again = authority.redeem(code.secret(), &request(), None, NOW);
     assert!(matches!(again, Err(RedeemError::Used)), "{again:?}");
     // The answer was lost, and the same device asks again.
-    let same = authority
-        .redeem(code.secret(), &first, None, now())
-        .unwrap();
+    let same = authority.redeem(code.secret(), &first, None, NOW).unwrap();
     assert_eq!(same.certificate_pem, issued.certificate_pem);
     assert_eq!(authority.entries().unwrap().len(), 1);
-    let late = authority.redeem(code.secret(), &first, None, now() + 2 * DAY);
+    let late = authority.redeem(code.secret(), &first, None, NOW + 2 * DAY);
     assert!(matches!(late, Err(RedeemError::Used)), "{late:?}");
     authority
-        .revoke(&[issued.serial], Reason::KeyCompromise, LIST_LIFE)
+        .revoke(&[issued.serial], Reason::KeyCompromise, LIST_LIFE, NOW)
         .unwrap();
-    let revoked = authority.redeem(code.secret(), &first, None, now());
+    let revoked = authority.redeem(code.secret(), &first, None, NOW);
     assert!(matches!(revoked, Err(RedeemError::Used)), "{revoked:?}");
 }
 
@@ -103,18 +98,18 @@ fn unknown_expired_and_withdrawn_codes_get_nothing() {
     let authority = ephemeral();
     let code = invited(&authority);
     let redeem = |secret: &[u8; 16], at: i64| authority.redeem(secret, &request(), None, at);
-    assert!(matches!(redeem(&[0; 16], now()), Err(RedeemError::Unknown)));
+    assert!(matches!(redeem(&[0; 16], NOW), Err(RedeemError::Unknown)));
     let late = redeem(code.secret(), to_alice().expires + 60);
     assert!(matches!(late, Err(RedeemError::Expired)), "{late:?}");
-    let open = authority.invitations(now()).unwrap();
+    let open = authority.invitations(NOW).unwrap();
     assert_eq!(
         (open.len(), open[0].principal.as_str()),
         (1, "alice@example.com")
     );
-    assert!(authority.invitations(now() + 2 * DAY).unwrap().is_empty());
-    assert!(authority.withdraw(open[0].number).unwrap());
-    assert!(!authority.withdraw(open[0].number).unwrap());
-    let withdrawn = redeem(code.secret(), now());
+    assert!(authority.invitations(NOW + 2 * DAY).unwrap().is_empty());
+    assert!(authority.withdraw(open[0].number, NOW).unwrap());
+    assert!(!authority.withdraw(open[0].number, NOW).unwrap());
+    let withdrawn = redeem(code.secret(), NOW);
     assert!(
         matches!(withdrawn, Err(RedeemError::Withdrawn)),
         "{withdrawn:?}"
@@ -128,16 +123,16 @@ fn a_request_for_more_is_refused_and_leaves_the_code_as_it_was() {
     let code = invited(&authority);
     let bob = csr::make(Some("bob@example.com"), KeyType::Ed25519).unwrap();
     let bob = CertificateRequest::from_pem(&bob.request_pem).unwrap();
-    let refused = authority.redeem(code.secret(), &bob, None, now());
+    let refused = authority.redeem(code.secret(), &bob, None, NOW);
     let asks = RequestError::AsksForMore("the common name `bob@example.com`".to_owned());
     assert!(matches!(refused, Err(RedeemError::Request(error)) if error == asks));
-    let refused = authority.redeem(code.secret(), &request(), Some("a\nb"), now());
+    let refused = authority.redeem(code.secret(), &request(), Some("a\nb"), NOW);
     assert!(matches!(
         refused,
         Err(RedeemError::Authority(AuthorityError::Name(_)))
     ));
     authority
-        .redeem(code.secret(), &request(), None, now())
+        .redeem(code.secret(), &request(), None, NOW)
         .unwrap();
 }
 
@@ -153,22 +148,23 @@ fn what_could_not_be_issued_is_no_invitation() {
         let mut invitation = to_alice();
         change(&mut invitation);
         assert!(
-            authority.invite(&invitation, [0; 16]).is_err(),
+            authority.invite(&invitation, [0; 16], NOW).is_err(),
             "{invitation:?}"
         );
     }
     let folder = tempfile::tempdir().unwrap();
     let root = create(&folder.path().join("root"));
-    let params = AuthorityParams::under(&root, "Example Corp");
-    let online = Authority::create_under(&root, &folder.path().join("online"), &params).unwrap();
+    let params = AuthorityParams::under(&root, "Example Corp", NOW);
+    let online =
+        Authority::create_under(&root, &folder.path().join("online"), &params, NOW).unwrap();
     let mut site = to_alice();
     site.principal = "branch.example.com".to_owned();
-    let refused = online.invite(&site, [0; 16]);
+    let refused = online.invite(&site, [0; 16], NOW);
     assert!(
         matches!(refused, Err(AuthorityError::ExcludedName)),
         "{refused:?}"
     );
-    assert!(online.invitations(now()).unwrap().is_empty());
+    assert!(online.invitations(NOW).unwrap().is_empty());
     assert_eq!(enrolled(&online).authority_pem, root.certificate_pem());
 }
 
@@ -194,7 +190,7 @@ fn of_ten_devices_with_one_code_one_gets_a_certificate() {
             .map(|_| {
                 scope.spawn(|| {
                     let authority = Authority::open(&folder).unwrap();
-                    authority.redeem(code.secret(), &request(), None, now())
+                    authority.redeem(code.secret(), &request(), None, NOW)
                 })
             })
             .collect();
@@ -216,7 +212,7 @@ fn of_ten_devices_with_one_code_one_gets_a_certificate() {
 fn a_renewed_certificate_says_the_same_for_as_long() {
     let authority = ephemeral();
     let old = enrolled(&authority);
-    let later = now() + 60 * DAY;
+    let later = NOW + 60 * DAY;
     let request = request();
     let new = authority
         .renew(&old.certificate_der, &request, None, later)
@@ -269,20 +265,17 @@ fn what_is_not_ours_or_not_usable_is_not_renewed() {
     let old = enrolled(&authority);
     let renew = |old: &Issued, at: i64| authority.renew(&old.certificate_der, &request(), None, at);
     let foreign = enrolled(&ephemeral());
-    assert!(matches!(renew(&foreign, now()), Err(RenewError::Unknown)));
+    assert!(matches!(renew(&foreign, NOW), Err(RenewError::Unknown)));
     assert!(matches!(
-        renew(&old, now() + 91 * DAY),
+        renew(&old, NOW + 91 * DAY),
         Err(RenewError::Expired)
     ));
-    assert!(matches!(
-        renew(&old, now() - 1000),
-        Err(RenewError::Expired)
-    ));
+    assert!(matches!(renew(&old, NOW - 1000), Err(RenewError::Expired)));
     let early = authority.renew(&old.certificate_der, &request(), None, old.not_before + 1);
     assert!(matches!(early, Err(RenewError::NothingGained)), "{early:?}");
     let bob = csr::make(Some("bob@example.com"), KeyType::Ed25519).unwrap();
     let bob = CertificateRequest::from_pem(&bob.request_pem).unwrap();
-    let refused = authority.renew(&old.certificate_der, &bob, None, now() + DAY);
+    let refused = authority.renew(&old.certificate_der, &bob, None, NOW + DAY);
     assert!(
         matches!(refused, Err(RenewError::Request(_))),
         "{refused:?}"
@@ -292,9 +285,10 @@ fn what_is_not_ours_or_not_usable_is_not_renewed() {
             std::slice::from_ref(&old.serial),
             Reason::KeyCompromise,
             LIST_LIFE,
+            NOW,
         )
         .unwrap();
-    assert!(matches!(renew(&old, now() + DAY), Err(RenewError::Revoked)));
+    assert!(matches!(renew(&old, NOW + DAY), Err(RenewError::Revoked)));
     assert_eq!(authority.entries().unwrap().len(), 1);
 }
 
@@ -304,39 +298,40 @@ fn a_revoked_principal_keeps_neither_certificates_nor_codes() {
     let old = enrolled(&authority);
     let open = invited(&authority);
     let bob = authority
-        .issue(&IssueRequest::client("bob@example.com"))
+        .issue(&IssueRequest::client("bob@example.com", NOW), NOW)
         .unwrap();
     let stopped = authority
-        .revoke_principal("alice@example.com", Reason::KeyCompromise, LIST_LIFE)
+        .revoke_principal("alice@example.com", Reason::KeyCompromise, LIST_LIFE, NOW)
         .unwrap();
     assert_eq!((stopped.revoked.len(), stopped.withdrawn), (1, 1));
     assert_eq!(stopped.list.unwrap().entries, 1);
-    let redeemed = authority.redeem(open.secret(), &request(), None, now());
+    let redeemed = authority.redeem(open.secret(), &request(), None, NOW);
     assert!(
         matches!(redeemed, Err(RedeemError::Withdrawn)),
         "{redeemed:?}"
     );
-    let renewed = authority.renew(&old.certificate_der, &request(), None, now() + DAY);
+    let renewed = authority.renew(&old.certificate_der, &request(), None, NOW + DAY);
     assert!(matches!(renewed, Err(RenewError::Revoked)), "{renewed:?}");
     authority
-        .renew(&bob.certificate_der, &request(), None, now() + DAY)
+        .renew(&bob.certificate_der, &request(), None, NOW + DAY)
         .unwrap();
     // An operator may begin anew.
     let new = enrolled(&authority);
     authority
-        .renew(&new.certificate_der, &request(), None, now() + DAY)
+        .renew(&new.certificate_der, &request(), None, NOW + DAY)
         .unwrap();
-    let nobody = authority.revoke_principal("carol@example.com", Reason::Unspecified, LIST_LIFE);
+    let nobody =
+        authority.revoke_principal("carol@example.com", Reason::Unspecified, LIST_LIFE, NOW);
     assert_eq!(nobody.unwrap().list, None);
 }
 
 #[test]
 fn the_end_of_the_authority_shortens_and_then_ends_renewals() {
-    let mut params = AuthorityParams::new("Example Corp");
-    params.not_after = OffsetDateTime::now_utc() + Duration::days(100);
+    let mut params = AuthorityParams::new("Example Corp", NOW);
+    params.not_after = NOW + 100 * DAY;
     let authority = Authority::ephemeral_with(&params).unwrap();
     let old = enrolled(&authority);
-    let later = now() + 60 * DAY;
+    let later = NOW + 60 * DAY;
     let new = authority
         .renew(&old.certificate_der, &request(), None, later)
         .unwrap();
@@ -358,7 +353,7 @@ fn a_revocation_and_renewals_at_once_leave_nothing_usable() {
                     let authority = Authority::open(&folder).unwrap();
                     let mut newest = old.certificate_der.clone();
                     for day in 1..6 {
-                        let at = now() + day;
+                        let at = NOW + day;
                         match authority.renew(&newest, &request(), None, at) {
                             Ok(issued) => newest = issued.certificate_der,
                             Err(RenewError::Revoked) => break,
@@ -370,7 +365,7 @@ fn a_revocation_and_renewals_at_once_leave_nothing_usable() {
             scope.spawn(|| {
                 let authority = Authority::open(&folder).unwrap();
                 authority
-                    .revoke_principal("alice@example.com", Reason::KeyCompromise, LIST_LIFE)
+                    .revoke_principal("alice@example.com", Reason::KeyCompromise, LIST_LIFE, NOW)
                     .unwrap();
             });
         });

@@ -8,12 +8,15 @@ use adit_pki::csr::{self, RequestError};
 use adit_pki::{Authority, AuthorityError, CertificateRequest, IssueRequest, KeyType};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+/// The moment at which everything here happens, Unix time.
+const NOW: i64 = 1_800_000_000;
+
 fn authority() -> Authority {
-    Authority::ephemeral("Example Corp").unwrap()
+    Authority::ephemeral("Example Corp", NOW).unwrap()
 }
 
 fn alice() -> IssueRequest {
-    IssueRequest::client("alice@example.com").with_groups(["eng", "ops"])
+    IssueRequest::client("alice@example.com", NOW).with_groups(["eng", "ops"])
 }
 
 /// A request that OpenSSL makes with these arguments; `None` without OpenSSL.
@@ -65,7 +68,7 @@ fn a_signed_request_gets_its_key_and_the_vetted_names() {
             let request = CertificateRequest::from_pem(&device.request_pem).unwrap();
             let mut wanted = alice();
             wanted.device = Some("alice's laptop".to_owned());
-            let issued = authority.sign(&request, &wanted).unwrap();
+            let issued = authority.sign(&request, &wanted, NOW).unwrap();
             let (_, certificate) = X509Certificate::from_der(&issued.certificate_der).unwrap();
             assert_eq!(certificate.public_key().raw, request.public_key_der());
             let units = certificate.subject().iter_organizational_unit();
@@ -112,7 +115,7 @@ fn a_request_of_openssl_is_taken_if_it_asks_for_no_more_than_was_vetted() {
             return;
         };
         let request = CertificateRequest::from_pem(&text).unwrap();
-        authority.sign(&request, &alice()).unwrap();
+        authority.sign(&request, &alice(), NOW).unwrap();
     }
     assert_eq!(authority.entries().unwrap().len(), 6);
 }
@@ -186,7 +189,7 @@ fn a_request_that_asks_for_more_is_refused_with_what_it_asks_for() {
             return;
         };
         let request = CertificateRequest::from_pem(&text).unwrap();
-        match authority.sign(&request, &alice()) {
+        match authority.sign(&request, &alice(), NOW) {
             Err(AuthorityError::Request(RequestError::AsksForMore(found))) => {
                 assert_eq!(found, more, "{subject} {extension}");
             }

@@ -21,6 +21,10 @@ use x509_parser::revocation_list::CertificateRevocationList;
 
 const WEEK: time::Duration = time::Duration::days(7);
 
+fn now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
+
 /// A folder with an authority in `ca`.
 struct Desk {
     folder: TempDir,
@@ -29,7 +33,12 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Authority::create(&folder.path().join("ca"), &AuthorityParams::new("Example")).unwrap();
+        Authority::create(
+            &folder.path().join("ca"),
+            &AuthorityParams::new("Example", now()),
+            now(),
+        )
+        .unwrap();
         Self { folder }
     }
 
@@ -42,7 +51,9 @@ impl Desk {
     }
 
     fn issue(&self, principal: &str) -> String {
-        let issued = self.authority().issue(&IssueRequest::client(principal));
+        let issued = self
+            .authority()
+            .issue(&IssueRequest::client(principal, now()), now());
         issued.unwrap().issued.serial
     }
 
@@ -105,13 +116,12 @@ fn verify(authority: &Authority, issued: &Issued, list: &List) -> Result<(), Err
         panic!("there is one list");
     };
     let revocation = revocation.build();
-    let now = OffsetDateTime::now_utc().unix_timestamp().unsigned_abs();
     EndEntityCert::try_from(&leaf)?
         .verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
             &anchors,
             &[],
-            UnixTime::since_unix_epoch(Duration::from_secs(now)),
+            UnixTime::since_unix_epoch(Duration::from_secs(now().unsigned_abs())),
             KeyUsage::client_auth(),
             Some(revocation),
             None,
@@ -121,23 +131,27 @@ fn verify(authority: &Authority, issued: &Issued, list: &List) -> Result<(), Err
 
 #[test]
 fn webpki_refuses_what_is_listed_and_nothing_else() {
-    let authority = Authority::ephemeral("Example Corp").unwrap();
-    let issue = |name: &str| authority.issue(&IssueRequest::client(name)).unwrap();
+    let authority = Authority::ephemeral("Example Corp", now()).unwrap();
+    let issue = |name: &str| {
+        authority
+            .issue(&IssueRequest::client(name, now()), now())
+            .unwrap()
+    };
     let (alice, bob) = (issue("alice@example.com"), issue("bob@example.com"));
-    let empty = authority.renew_list(WEEK).unwrap();
+    let empty = authority.renew_list(WEEK, now()).unwrap();
     assert_eq!(verify(&authority, &alice, &empty), Ok(()));
     for reason in Reason::ALL {
         let carol = issue("carol@example.com");
         let serials = [carol.serial.clone(), alice.serial.clone()];
-        let list = authority.revoke(&serials, reason, WEEK).unwrap();
+        let list = authority.revoke(&serials, reason, WEEK, now()).unwrap();
         for revoked in [&alice, &carol] {
             let verdict = verify(&authority, revoked, &list);
             assert_eq!(verdict, Err(Error::CertRevoked), "{reason}");
         }
         assert_eq!(verify(&authority, &bob, &list), Ok(()));
     }
-    let stranger = Authority::ephemeral("Example Corp").unwrap();
-    let list = stranger.renew_list(WEEK).unwrap();
+    let stranger = Authority::ephemeral("Example Corp", now()).unwrap();
+    let list = stranger.renew_list(WEEK, now()).unwrap();
     assert_eq!(
         verify(&authority, &bob, &list),
         Err(Error::InvalidCrlSignatureForPublicKey),
@@ -147,13 +161,13 @@ fn webpki_refuses_what_is_listed_and_nothing_else() {
 
 #[test]
 fn the_list_names_each_reason_of_the_rfc_and_its_moment() {
-    let authority = Authority::ephemeral("Example Corp").unwrap();
+    let authority = Authority::ephemeral("Example Corp", now()).unwrap();
     for reason in Reason::ALL {
-        let issued = authority.issue(&IssueRequest::client("a.example.com"));
+        let issued = authority.issue(&IssueRequest::client("a.example.com", now()), now());
         let serial = issued.unwrap().issued.serial;
-        let before = OffsetDateTime::now_utc().unix_timestamp();
+        let before = now();
         let list = authority
-            .revoke(std::slice::from_ref(&serial), reason, WEEK)
+            .revoke(std::slice::from_ref(&serial), reason, WEEK, now())
             .unwrap();
         assert_eq!(list.next_update - list.this_update, 7 * 86_400);
         let (_, list) = CertificateRevocationList::from_der(&list.der).unwrap();
@@ -277,9 +291,9 @@ fn a_fresh_list_has_a_larger_number_and_the_same_entries() {
 fn what_ends_soon_is_listed_apart() {
     let desk = Desk::new();
     let authority = desk.authority();
-    let mut soon = IssueRequest::client("soon@example.com");
-    soon.not_after = OffsetDateTime::now_utc() + time::Duration::days(5);
-    authority.issue(&soon).unwrap();
+    let mut soon = IssueRequest::client("soon@example.com", now());
+    soon.not_after = now() + 5 * 86_400;
+    authority.issue(&soon, now()).unwrap();
     desk.issue("late@example.com");
     let ending = |days: &str| desk.listed(&["--expiring", days]).len();
     assert_eq!([ending("4"), ending("6"), ending("400")], [0, 1, 2]);

@@ -9,21 +9,18 @@ use adit_pki::{
     Authority, AuthorityParams, ExtendedKeyUsage, IssueRequest, Issued, KeyType, Name, Purpose,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use time::OffsetDateTime;
 use webpki::{EndEntityCert, Error, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+/// The moment at which everything here happens, Unix time.
+const NOW: i64 = 1_800_000_000;
+
 fn authority() -> Authority {
-    Authority::ephemeral("Example Corp").unwrap()
+    Authority::ephemeral("Example Corp", NOW).unwrap()
 }
 
 /// What webpki makes of `issued` at `time`.
-fn verify(
-    authority: &Authority,
-    issued: &Issued,
-    usage: Purpose,
-    time: OffsetDateTime,
-) -> Result<(), Error> {
+fn verify(authority: &Authority, issued: &Issued, usage: Purpose, time: i64) -> Result<(), Error> {
     let anchor = CertificateDer::from(authority.certificate_der());
     let anchors = [anchor_from_trusted_cert(&anchor)?];
     let leaf = CertificateDer::from(issued.certificate_der.as_slice());
@@ -31,8 +28,7 @@ fn verify(
         Purpose::Client => KeyUsage::client_auth(),
         _ => KeyUsage::server_auth(),
     };
-    let time =
-        UnixTime::since_unix_epoch(Duration::from_secs(time.unix_timestamp().unsigned_abs()));
+    let time = UnixTime::since_unix_epoch(Duration::from_secs(time.unsigned_abs()));
     EndEntityCert::try_from(&leaf)?
         .verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
@@ -64,21 +60,23 @@ fn parsed(issued: &Issued) -> X509Certificate<'_> {
 #[test]
 fn each_certificate_serves_its_purpose_and_no_other() {
     let authority = authority();
-    let now = OffsetDateTime::now_utc();
     let client = authority
-        .issue(&IssueRequest::client("alice@example.com").with_groups(["eng", "ops"]))
+        .issue(
+            &IssueRequest::client("alice@example.com", NOW).with_groups(["eng", "ops"]),
+            NOW,
+        )
         .unwrap();
     let gateway = authority
-        .issue(&IssueRequest::gateway("vpn.example.com"))
+        .issue(&IssueRequest::gateway("vpn.example.com", NOW), NOW)
         .unwrap();
-    assert_eq!(verify(&authority, &client, Purpose::Client, now), Ok(()));
-    assert_eq!(verify(&authority, &gateway, Purpose::Gateway, now), Ok(()));
+    assert_eq!(verify(&authority, &client, Purpose::Client, NOW), Ok(()));
+    assert_eq!(verify(&authority, &gateway, Purpose::Gateway, NOW), Ok(()));
     assert!(matches!(
-        verify(&authority, &client, Purpose::Gateway, now),
+        verify(&authority, &client, Purpose::Gateway, NOW),
         Err(Error::RequiredEkuNotFoundContext(_))
     ));
     assert!(matches!(
-        verify(&authority, &gateway, Purpose::Client, now),
+        verify(&authority, &gateway, Purpose::Client, NOW),
         Err(Error::RequiredEkuNotFoundContext(_))
     ));
 }
@@ -86,14 +84,9 @@ fn each_certificate_serves_its_purpose_and_no_other() {
 #[test]
 fn a_foreign_authority_is_not_trusted_whatever_it_is_called() {
     let client = authority()
-        .issue(&IssueRequest::client("alice@example.com"))
+        .issue(&IssueRequest::client("alice@example.com", NOW), NOW)
         .unwrap();
-    let verdict = verify(
-        &authority(),
-        &client,
-        Purpose::Client,
-        OffsetDateTime::now_utc(),
-    );
+    let verdict = verify(&authority(), &client, Purpose::Client, NOW);
     assert!(verdict.is_err());
 }
 
@@ -103,22 +96,15 @@ fn both_key_types_and_many_groups_keep_the_signature_whole() {
         .map(|number| format!("group-{number:058}"))
         .collect();
     for authority_key in [KeyType::EcdsaP256, KeyType::Ed25519] {
-        let mut params = AuthorityParams::new("Example Corp");
+        let mut params = AuthorityParams::new("Example Corp", NOW);
         params.key_type = authority_key;
         let authority = Authority::ephemeral_with(&params).unwrap();
         for key_type in [KeyType::EcdsaP256, KeyType::Ed25519] {
-            let mut request = IssueRequest::client("alice@example.com").with_groups(groups.clone());
+            let mut request =
+                IssueRequest::client("alice@example.com", NOW).with_groups(groups.clone());
             request.key_type = key_type;
-            let issued = authority.issue(&request).unwrap();
-            assert_eq!(
-                verify(
-                    &authority,
-                    &issued,
-                    Purpose::Client,
-                    OffsetDateTime::now_utc()
-                ),
-                Ok(())
-            );
+            let issued = authority.issue(&request, NOW).unwrap();
+            assert_eq!(verify(&authority, &issued, Purpose::Client, NOW), Ok(()));
             let certificate = parsed(&issued);
             let units: Vec<_> = certificate
                 .subject()
@@ -142,40 +128,34 @@ fn both_key_types_and_many_groups_keep_the_signature_whole() {
 #[test]
 fn validity_is_as_asked_and_back_dated_by_default() {
     let authority = authority();
-    let now = OffsetDateTime::now_utc();
-    let (from, to) = (
-        now - time::Duration::hours(2),
-        now - time::Duration::hours(1),
-    );
+    let (from, to) = (NOW - 7200, NOW - 3600);
     let expired = authority
-        .issue(&IssueRequest::client("alice@example.com").valid(from, to))
+        .issue(
+            &IssueRequest::client("alice@example.com", NOW).valid(from, to),
+            NOW,
+        )
         .unwrap();
     assert!(matches!(
-        verify(&authority, &expired, Purpose::Client, now),
+        verify(&authority, &expired, Purpose::Client, NOW),
         Err(Error::CertExpired { .. })
     ));
-    let (from, to) = (
-        now + time::Duration::hours(1),
-        now + time::Duration::hours(2),
-    );
+    let (from, to) = (NOW + 3600, NOW + 7200);
     let early = authority
-        .issue(&IssueRequest::client("alice@example.com").valid(from, to))
+        .issue(
+            &IssueRequest::client("alice@example.com", NOW).valid(from, to),
+            NOW,
+        )
         .unwrap();
     assert!(matches!(
-        verify(&authority, &early, Purpose::Client, now),
+        verify(&authority, &early, Purpose::Client, NOW),
         Err(Error::CertNotValidYet { .. })
     ));
-    assert_eq!(early.not_before, from.unix_timestamp());
+    assert_eq!(early.not_before, from);
     let fresh = authority
-        .issue(&IssueRequest::client("alice@example.com"))
+        .issue(&IssueRequest::client("alice@example.com", NOW), NOW)
         .unwrap();
     assert_eq!(
-        verify(
-            &authority,
-            &fresh,
-            Purpose::Client,
-            now - time::Duration::minutes(4)
-        ),
+        verify(&authority, &fresh, Purpose::Client, NOW - 240),
         Ok(())
     );
 }
@@ -184,7 +164,10 @@ fn validity_is_as_asked_and_back_dated_by_default() {
 fn a_gateway_is_valid_for_its_names_only() {
     let names = ["vpn.example.com", "10.0.0.1", "fd00::1"];
     let issued = authority()
-        .issue(&IssueRequest::gateway("vpn.example.com").with_names(names))
+        .issue(
+            &IssueRequest::gateway("vpn.example.com", NOW).with_names(names),
+            NOW,
+        )
         .unwrap();
     assert!(names.iter().all(|name| is_valid_for(&issued, name)));
     for name in ["example.com", "a.vpn.example.com", "10.0.0.2"] {
@@ -205,7 +188,10 @@ fn the_extensions_follow_the_profile() {
     assert!(root.extended_key_usage().unwrap().is_none());
 
     let client = authority
-        .issue(&IssueRequest::client("spiffe://example.com/site/berlin"))
+        .issue(
+            &IssueRequest::client("spiffe://example.com/site/berlin", NOW),
+            NOW,
+        )
         .unwrap();
     let certificate = parsed(&client);
     assert!(!certificate.is_ca());
@@ -229,7 +215,10 @@ fn the_extensions_follow_the_profile() {
         );
     }
     let again = authority
-        .issue(&IssueRequest::client("spiffe://example.com/site/berlin"))
+        .issue(
+            &IssueRequest::client("spiffe://example.com/site/berlin", NOW),
+            NOW,
+        )
         .unwrap();
     assert_ne!(client.serial, again.serial);
 }
@@ -237,29 +226,28 @@ fn the_extensions_follow_the_profile() {
 #[test]
 fn dangerous_overrides_leave_the_profile_as_asked() {
     let authority = authority();
-    let now = OffsetDateTime::now_utc();
     for usages in [
         vec![],
         vec![ExtendedKeyUsage::CodeSigning],
         vec![ExtendedKeyUsage::ServerAuth],
     ] {
-        let mut request = IssueRequest::client("alice@example.com");
+        let mut request = IssueRequest::client("alice@example.com", NOW);
         request.danger_extended_key_usages = Some(usages.clone());
-        let issued = authority.issue(&request).unwrap();
+        let issued = authority.issue(&request, NOW).unwrap();
         assert_eq!(
             parsed(&issued).extended_key_usage().unwrap().is_none(),
             usages.is_empty()
         );
         // webpki takes an absent extension for "any": the gateway must look itself.
         assert_eq!(
-            verify(&authority, &issued, Purpose::Client, now).is_ok(),
+            verify(&authority, &issued, Purpose::Client, NOW).is_ok(),
             usages.is_empty()
         );
     }
-    let mut request = IssueRequest::client("alice@example.com");
+    let mut request = IssueRequest::client("alice@example.com", NOW);
     let names = ["alice@example.com", "bob@example.com"].map(|name| Name::Email(name.to_owned()));
     request.danger_subject_alt_names = Some(names.to_vec());
-    let issued = authority.issue(&request).unwrap();
+    let issued = authority.issue(&request, NOW).unwrap();
     let certificate = parsed(&issued);
     assert_eq!(
         certificate
@@ -275,22 +263,21 @@ fn dangerous_overrides_leave_the_profile_as_asked() {
 
 #[test]
 fn requests_against_the_rules_are_refused() {
-    let mut params = AuthorityParams::new("Example Corp");
+    let mut params = AuthorityParams::new("Example Corp", NOW);
     params.path_length = 2;
     assert!(Authority::ephemeral_with(&params).is_err());
 
     let authority = authority();
-    let now = OffsetDateTime::now_utc();
     for request in [
-        IssueRequest::client("alice@example.com").valid(now, now),
-        IssueRequest::client("alice@example.com").valid(now, now + time::Duration::days(4000)),
-        IssueRequest::client("alice@example.com").with_names(["vpn.example.com"]),
-        IssueRequest::client("not a name"),
-        IssueRequest::client("alice@example.com").with_groups(vec!["eng"; 33]),
-        IssueRequest::gateway("alice@example.com"),
-        IssueRequest::gateway("vpn.example.com").with_groups(["eng"]),
+        IssueRequest::client("alice@example.com", NOW).valid(NOW, NOW),
+        IssueRequest::client("alice@example.com", NOW).valid(NOW, NOW + 4000 * 86_400),
+        IssueRequest::client("alice@example.com", NOW).with_names(["vpn.example.com"]),
+        IssueRequest::client("not a name", NOW),
+        IssueRequest::client("alice@example.com", NOW).with_groups(vec!["eng"; 33]),
+        IssueRequest::gateway("alice@example.com", NOW),
+        IssueRequest::gateway("vpn.example.com", NOW).with_groups(["eng"]),
     ] {
-        assert!(authority.issue(&request).is_err(), "{request:?}");
+        assert!(authority.issue(&request, NOW).is_err(), "{request:?}");
     }
 }
 
@@ -319,7 +306,10 @@ fn a_gateway_reads_every_principal_and_group_as_they_were_asked_for() {
     ] {
         let groups = ["A.b_c-1", "eng"];
         let issued = authority
-            .issue(&IssueRequest::client(principal).with_groups(groups))
+            .issue(
+                &IssueRequest::client(principal, NOW).with_groups(groups),
+                NOW,
+            )
             .unwrap();
         let identity = extract(&issued.certificate_der, &rule).unwrap();
         assert_eq!(identity.principal.as_str(), principal);
@@ -334,7 +324,7 @@ fn a_gateway_reads_every_principal_and_group_as_they_were_asked_for() {
     }
     assert!(
         authority
-            .issue(&IssueRequest::client(format!("{longest}b")))
+            .issue(&IssueRequest::client(format!("{longest}b"), NOW), NOW)
             .is_err()
     );
 }
@@ -343,7 +333,7 @@ fn a_gateway_reads_every_principal_and_group_as_they_were_asked_for() {
 fn secrets_do_not_show_in_debug_output() {
     let authority = authority();
     let issued = authority
-        .issue(&IssueRequest::client("alice@example.com"))
+        .issue(&IssueRequest::client("alice@example.com", NOW), NOW)
         .unwrap();
     assert!(!format!("{authority:?} {issued:?}").contains("PRIVATE"));
     assert!(issued.key_pem.contains("PRIVATE KEY"));
@@ -368,15 +358,16 @@ fn openssl_agrees() {
     let requests = [
         (
             "client",
-            IssueRequest::client("alice@example.com").with_groups(["eng", "ops"]),
+            IssueRequest::client("alice@example.com", NOW).with_groups(["eng", "ops"]),
         ),
         (
             "gateway",
-            IssueRequest::gateway("vpn.example.com").with_names(["vpn.example.com", "10.0.0.1"]),
+            IssueRequest::gateway("vpn.example.com", NOW)
+                .with_names(["vpn.example.com", "10.0.0.1"]),
         ),
     ];
     for (name, request) in requests {
-        let issued = authority.issue(&request).unwrap();
+        let issued = authority.issue(&request, NOW).unwrap();
         write(name, &issued.certificate_pem);
         write("key", &issued.key_pem);
         assert!(
@@ -395,6 +386,8 @@ fn openssl_agrees() {
         let output = openssl(&[
             "verify",
             "-x509_strict",
+            "-attime",
+            &NOW.to_string(),
             "-CAfile",
             "ca.pem",
             "-purpose",

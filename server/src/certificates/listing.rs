@@ -356,6 +356,9 @@ mod tests {
     const POLICY: &str = "[pool]\nv4 = \"10.99.0.0/24\"\n\n[groups]\nstaff = [\"alice@example.com\"]\n\n\
         [[allow]]\nname = \"intranet\"\nwho = [\"group:staff\"]\nto = [\"10.0.0.0/16\"]\n";
 
+    /// The moment of everything here, Unix time.
+    const NOW: i64 = 1_800_000_000;
+
     /// A gateway's directory with an authority in it.
     struct Desk {
         folder: tempfile::TempDir,
@@ -365,8 +368,8 @@ mod tests {
     impl Desk {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let params = AuthorityParams::new("Example Corp");
-            let authority = Authority::create(&folder.path().join("ca"), &params).unwrap();
+            let params = AuthorityParams::new("Example Corp", NOW);
+            let authority = Authority::create(&folder.path().join("ca"), &params, NOW).unwrap();
             Self { folder, authority }
         }
 
@@ -375,8 +378,8 @@ mod tests {
         }
 
         fn issue(&self, principal: &str) -> Credential {
-            let request = IssueRequest::client(principal).with_groups(["eng"]);
-            self.authority.issue(&request).unwrap()
+            let request = IssueRequest::client(principal, NOW).with_groups(["eng"]);
+            self.authority.issue(&request, NOW).unwrap()
         }
 
         fn list(&self, known: Vec<Known>, change: impl FnOnce(&mut ServerConfig)) -> Listing {
@@ -394,7 +397,7 @@ mod tests {
                 config: &config,
                 authorities: &authorities,
                 policy: &policy,
-                now: clock::unix_seconds(),
+                now: NOW,
             };
             sources.list(None, &Filter::default())
         }
@@ -421,8 +424,8 @@ mod tests {
             desk.issue("alice@example.com"),
             desk.issue("bob@example.com"),
         );
-        let gateway = IssueRequest::gateway("vpn.example.com");
-        desk.authority.issue(&gateway).unwrap();
+        let gateway = IssueRequest::gateway("vpn.example.com", NOW);
+        desk.authority.issue(&gateway, NOW).unwrap();
         let listing = desk.list(vec![used(&alice, "adit")], |_| {});
         assert!(listing.notes.is_empty(), "{:?}", listing.notes);
         let [alice, bob, gateway] = &listing.rows[..] else {
@@ -455,6 +458,7 @@ mod tests {
             std::slice::from_ref(&alice.serial),
             Reason::Superseded,
             week,
+            NOW,
         );
         list.unwrap();
         // By the list alone, where the folder is elsewhere.

@@ -10,6 +10,9 @@ use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer};
 
 use super::*;
 
+/// The moment at which everything here begins, Unix time.
+const NOW: i64 = 1_800_000_000;
+
 /// A gateway with an intermediate of its own root, in a folder that goes with it.
 struct House {
     root: PathBuf,
@@ -21,17 +24,17 @@ impl House {
         let root = std::env::temp_dir().join(format!("adit-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(&root).unwrap();
-        let params = AuthorityParams::new("Example");
-        let ca = Authority::create(&root.join("ca"), &params).unwrap();
-        let under = AuthorityParams::under(&ca, "Example");
-        Authority::create_under(&ca, &root.join("issuing"), &under).unwrap();
+        let params = AuthorityParams::new("Example", NOW);
+        let ca = Authority::create(&root.join("ca"), &params, NOW).unwrap();
+        let under = AuthorityParams::under(&ca, "Example", NOW);
+        Authority::create_under(&ca, &root.join("issuing"), &under, NOW).unwrap();
         let config = EnrolmentConfig {
             folder: root.join("issuing"),
             passphrase_file: None,
             ca: None,
             gateways: vec!["vpn.example.com:443".to_owned()],
         };
-        let issuing = Issuing::open(&config, &gateway(&ca)).unwrap();
+        let issuing = Issuing::open(&config, &gateway(&ca), NOW).unwrap();
         Self { root, issuing }
     }
 
@@ -42,13 +45,12 @@ impl House {
             code_life: Duration::from_secs(3600),
             validity: Duration::from_secs(86_400),
         };
-        let (code, _) = self.issuing.invite(&guest, clock::unix_seconds()).unwrap();
+        let (code, _) = self.issuing.invite(&guest, NOW).unwrap();
         invited(code.parse::<Code>().unwrap().secret())
     }
 
     fn ask(&self, standing: &Standing, request: &[u8]) -> Result<(Issued, Verdict), Denial> {
-        let now = clock::unix_seconds();
-        self.issuing.sign(standing, request, Some("laptop"), now)
+        self.issuing.sign(standing, request, Some("laptop"), NOW)
     }
 }
 
@@ -59,7 +61,9 @@ impl Drop for House {
 }
 
 fn gateway(ca: &Authority) -> Credentials {
-    let issued = ca.issue(&IssueRequest::gateway("vpn.example.com")).unwrap();
+    let issued = ca
+        .issue(&IssueRequest::gateway("vpn.example.com", NOW), NOW)
+        .unwrap();
     Credentials {
         chain: chain(&issued.certificate_pem),
         key: PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap(),
@@ -139,7 +143,7 @@ fn who_asks_for_more_gets_nothing_and_may_still_ask_for_what_was_granted() {
 fn a_certificate_is_renewed_with_what_it_had_until_it_is_revoked() {
     let house = House::new("renew");
     let (first, _) = house.ask(&house.invite(), &request(None)).unwrap();
-    let later = clock::unix_seconds() + 3600;
+    let later = NOW + 3600;
     let holder = holds(&first);
     let renew = |request: &[u8]| house.issuing.sign(&holder, request, None, later);
     let (second, verdict) = renew(&request(None)).unwrap();
@@ -167,7 +171,7 @@ fn a_certificate_is_renewed_with_what_it_had_until_it_is_revoked() {
     let serials = [before.serial.clone()];
     let (authority, life) = (house.issuing.authority(), time::Duration::days(7));
     authority
-        .revoke(&serials, Reason::KeyCompromise, life)
+        .revoke(&serials, Reason::KeyCompromise, life, NOW)
         .unwrap();
     let denial = renew(&request(None)).unwrap_err();
     assert_eq!(denial.told.kind, RefusalKind::CertificateRefused);
@@ -183,14 +187,14 @@ fn a_certificate_is_renewed_with_what_it_had_until_it_is_revoked() {
 #[test]
 fn a_root_that_does_not_vouch_for_the_gateway_is_refused() {
     let house = House::new("foreign");
-    let other = Authority::ephemeral("Other").unwrap();
+    let other = Authority::ephemeral("Other", NOW).unwrap();
     let config = EnrolmentConfig {
         folder: house.root.join("issuing"),
         passphrase_file: None,
         ca: None,
         gateways: Vec::new(),
     };
-    let refused = Issuing::open(&config, &gateway(&other));
+    let refused = Issuing::open(&config, &gateway(&other), NOW);
     assert!(matches!(refused, Err(LoadError::Foreign { .. })));
     let ca = house.root.join("other.pem");
     std::fs::write(&ca, other.certificate_pem()).unwrap();
@@ -198,7 +202,7 @@ fn a_root_that_does_not_vouch_for_the_gateway_is_refused() {
         ca: Some(ca),
         ..config
     };
-    assert!(Issuing::open(&config, &gateway(&other)).is_ok());
+    assert!(Issuing::open(&config, &gateway(&other), NOW).is_ok());
 }
 
 #[test]
@@ -221,14 +225,14 @@ fn an_encrypted_key_is_opened_with_the_passphrase_in_the_file_and_not_without() 
             files::write_private(&file, text.as_bytes()).unwrap();
             file.clone()
         });
-        let refused = Issuing::open(&config(given), &credentials);
+        let refused = Issuing::open(&config(given), &credentials, NOW);
         assert!(
             matches!(refused, Err(LoadError::Authority { .. })),
             "{wrong:?}"
         );
     }
     files::write_private(&file, b"correct horse\nsecond line").unwrap();
-    assert!(Issuing::open(&config(Some(file)), &credentials).is_ok());
+    assert!(Issuing::open(&config(Some(file)), &credentials, NOW).is_ok());
 }
 
 #[test]

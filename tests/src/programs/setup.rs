@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::time::Duration;
 
 use adit_pki::{Authority, Credential, IssueRequest};
 use anyhow::{Context, Result, bail};
+use rustls::pki_types::UnixTime;
 use toml::{Table, Value};
 
 use super::{Client, Gateway, Programs, SERVER_NAME, TUNNEL, TemporaryDirectory};
@@ -145,13 +145,12 @@ impl Setup {
     /// profile and a roster are made of.
     pub fn issue_until(&self, until: &[(&str, i64)], groups: &[&str]) -> Result<Vec<Credential>> {
         let authority = Authority::open(&self.authority())?;
+        let now = i64::try_from(UnixTime::now().as_secs())?;
         let issue = until.iter().map(|(principal, end)| {
-            let request = IssueRequest::client(*principal).with_groups(groups.iter().copied());
-            let begin = request.not_before;
-            let life = u64::try_from(end - begin.unix_timestamp())?;
-            // A calendar of whole seconds: what is left of one would make it the next.
-            let begin = begin - Duration::from_nanos(begin.nanosecond().into());
-            Ok(authority.issue(&request.valid(begin, begin + Duration::from_secs(life)))?)
+            let mut request =
+                IssueRequest::client(*principal, now).with_groups(groups.iter().copied());
+            request.not_after = *end;
+            Ok(authority.issue(&request, now)?)
         });
         issue.collect()
     }

@@ -7,7 +7,7 @@ use adit_pki::{Authority, Credential, IssueRequest};
 use adit_tunnel::tls::{self, Algorithms, Credentials, GatewayVerifier, QuicClient};
 use anyhow::{Context, Result, ensure};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::time_provider::DefaultTimeProvider;
 use toml::Value;
 
@@ -25,12 +25,13 @@ impl Roster {
     /// The authority of [`Setup`] would have each certificate on the disk before the next is made, which for
     /// thousands takes minutes. This one lives in memory.
     pub fn new(setup: &Setup, size: usize, group: &str) -> Result<Self> {
-        let authority = Authority::ephemeral("Swarm")?;
+        let now = i64::try_from(UnixTime::now().as_secs())?;
+        let authority = Authority::ephemeral("Swarm", now)?;
         believe(setup, authority.certificate_pem())?;
         let anchors = anchors(setup)?;
         let issued = (0..size).map(|number| {
-            let request = IssueRequest::client(format!("member{number}@example.com"));
-            Ok(authority.issue(&request.with_groups([group]))?)
+            let request = IssueRequest::client(format!("member{number}@example.com"), now);
+            Ok(authority.issue(&request.with_groups([group]), now)?)
         });
         Self::believing(anchors, issued)
     }

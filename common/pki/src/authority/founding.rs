@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, PublicKeyData};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use zeroize::Zeroizing;
 
 use super::{Authority, AuthorityError, AuthorityParams, generate};
@@ -24,14 +24,14 @@ use crate::revocation;
 use crate::store::{self, Existing};
 
 impl AuthorityParams {
-    /// An intermediate of `root` that is valid for five years from now, or as long as `root`.
-    pub fn under(root: &Authority, name: impl Into<String>) -> Self {
-        let now = OffsetDateTime::now_utc();
-        let end = OffsetDateTime::from_unix_timestamp(root.not_after());
+    /// An intermediate of `root` that is valid for five years from `now`, Unix time, or as long as `root`.
+    pub fn under(root: &Authority, name: impl Into<String>, now: i64) -> Self {
         Self {
             name: name.into(),
-            not_before: now - SKEW,
-            not_after: end.map_or(now, |end| end.min(now + INTERMEDIATE_VALIDITY)),
+            not_before: now - SKEW.whole_seconds(),
+            not_after: root
+                .not_after()
+                .min(now + INTERMEDIATE_VALIDITY.whole_seconds()),
             path_length: 0,
             key_type: KeyType::EcdsaP256,
             passphrase: None,
@@ -40,30 +40,37 @@ impl AuthorityParams {
 }
 
 impl Authority {
-    /// Makes a root in `folder`, which must not hold an authority.
-    pub fn create(folder: &Path, params: &AuthorityParams) -> Result<Self, AuthorityError> {
+    /// Makes a root in `folder`, which must not hold an authority; its first revocation list is of `now`,
+    /// Unix time.
+    pub fn create(
+        folder: &Path,
+        params: &AuthorityParams,
+        now: i64,
+    ) -> Result<Self, AuthorityError> {
         let (key, certificate) = generate(params)?;
         let ground = Ground::prepare(folder)?;
         ground.write_key(&key, params.passphrase.as_ref())?;
-        ground.finish(key, Chain::new(certificate, Vec::new()))
+        ground.finish(key, Chain::new(certificate, Vec::new()), now)
     }
 
-    /// Makes an intermediate of `root` in `folder`: it can issue client certificates only.
+    /// Makes an intermediate of `root` in `folder`: it can issue client certificates only. It is recorded,
+    /// and its first revocation list made, at `now`, Unix time.
     pub fn create_under(
         root: &Self,
         folder: &Path,
         params: &AuthorityParams,
+        now: i64,
     ) -> Result<Self, AuthorityError> {
         let key = PrivateKey::generate(params.key_type)?;
         let request = CertificateRequest::from_pem(&request_for(params, &key)?)?;
         let ground = Ground::prepare(folder)?;
         ground.write_key(&key, params.passphrase.as_ref())?;
-        let issued = root.sign_authority(&request, params)?;
+        let issued = root.sign_authority(&request, params, now)?;
         let above = [
             root.chain.intermediates().to_vec(),
             vec![root.chain.root().to_vec()],
         ];
-        ground.finish(key, Chain::new(issued.certificate_der, above.concat()))
+        ground.finish(key, Chain::new(issued.certificate_der, above.concat()), now)
     }
 
     /// Makes the key of an authority in `folder`, and the request for its certificate, which is
@@ -83,11 +90,12 @@ impl Authority {
     }
 
     /// Completes a folder that waits: `certificates`, in any order, hold the one for its key and all
-    /// of those above it.
+    /// of those above it, valid at `now`, Unix time.
     pub fn complete(
         folder: &Path,
         certificates: &[Vec<u8>],
         passphrase: Option<&Passphrase>,
+        now: i64,
     ) -> Result<Self, AuthorityError> {
         let lock = store::lock(folder).map_err(|_| AuthorityError::NotPending {
             folder: folder.to_owned(),
@@ -103,9 +111,8 @@ impl Authority {
             });
         }
         let key = read_key(folder, passphrase)?;
-        let now = OffsetDateTime::now_utc().unix_timestamp();
         let chain = Chain::build(certificates, &key.subject_public_key_info(), now)?;
-        try_out(&chain, &key)?;
+        try_out(&chain, &key, now)?;
         let mut repairs = Vec::new();
         for path in store::leftovers(folder)? {
             let kept = [store::KEY, store::REQUEST].map(|name| folder.join(name));
@@ -119,7 +126,7 @@ impl Authority {
             repairs,
             lock,
         };
-        ground.finish(key, chain)
+        ground.finish(key, chain, now)
     }
 
     /// Whether the key in `folder` needs a passphrase.
@@ -229,14 +236,14 @@ impl Ground {
     }
 
     /// Writes everything else, the certificate last.
-    fn finish(self, key: PrivateKey, chain: Chain) -> Result<Authority, AuthorityError> {
+    fn finish(self, key: PrivateKey, chain: Chain, now: i64) -> Result<Authority, AuthorityError> {
         let [index, above, certificate] =
             [store::INDEX, store::CHAIN, store::CERTIFICATE].map(|name| self.folder.join(name));
         store::create_empty(&index)?;
         let index = Index::open(&index)?;
         let above_pem = chain.above_pem();
         let mut authority = Authority::assemble(key, chain, index, Some(&self.folder))?;
-        authority.renew_list(revocation::LIST_LIFE)?;
+        authority.renew_list(revocation::LIST_LIFE, now)?;
         let write = |path: &Path, text: &str| {
             store::write(path, text.as_bytes(), store::PUBLIC, Existing::Keep)
         };
@@ -294,18 +301,16 @@ fn request_for(params: &AuthorityParams, key: &PrivateKey) -> Result<String, Aut
 }
 
 /// Whether anybody would accept a certificate from this authority: a client's or a gateway's.
-fn try_out(chain: &Chain, key: &PrivateKey) -> Result<(), AuthorityError> {
+fn try_out(chain: &Chain, key: &PrivateKey, now: i64) -> Result<(), AuthorityError> {
     let key = PrivateKey::from_pem(&key.to_pem())?;
     let trial = Authority::assemble(key, chain.clone(), Index::in_memory()?, None)?;
-    let now = OffsetDateTime::now_utc();
     let mut verdict = ChainError::NoPurpose;
     for (purpose, principal) in [
         (Purpose::Client, "trial@adit.invalid"),
         (Purpose::Gateway, "adit.invalid"),
     ] {
-        let request = IssueRequest::new(purpose, principal.to_owned(), now)
-            .valid(now, now + Duration::seconds(1));
-        match trial.issue(&request) {
+        let request = IssueRequest::new(purpose, principal.to_owned(), now).valid(now, now + 1);
+        match trial.issue(&request, now) {
             Ok(_) | Err(AuthorityError::ExcludedName) => return Ok(()),
             Err(AuthorityError::NotAccepted(error)) => verdict = ChainError::Unusable(error),
             Err(AuthorityError::Purpose(_)) => {}

@@ -5,12 +5,11 @@ use std::path::Path;
 use adit_pki::index::State;
 use adit_pki::store;
 use clap::Args;
-use time::OffsetDateTime;
 
 use super::failure::Failure;
 use super::inventory::open;
 use super::sign::Output;
-use super::{Answer, Console};
+use super::{Answer, Console, now};
 
 /// The arguments of `export`.
 #[derive(Args, Debug)]
@@ -27,7 +26,7 @@ pub(super) struct ExportArgs {
 pub(super) fn run(console: &Console, folder: &Path, args: &ExportArgs) -> Result<Answer, Failure> {
     args.output.check()?;
     let index = open(folder)?;
-    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let now = now();
     let serial = args.what.replace(':', "").to_ascii_lowercase();
     let entry = match index.by_serial(&serial)? {
         Some(entry) => Some(entry),

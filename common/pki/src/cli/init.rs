@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::unlock::{self, Source};
-use super::{Answer, Desk};
+use super::{Answer, Desk, now};
 
 /// The arguments of `init`.
 #[derive(Args, Debug)]
@@ -50,7 +50,7 @@ pub(super) fn run(desk: &Desk<'_>, dir: bool, args: &InitArgs) -> Result<Answer,
         return complete(&desk, &args.certificates);
     }
     if args.request {
-        let mut params = AuthorityParams::new(args.name.as_deref().unwrap_or(DEFAULT_NAME));
+        let mut params = AuthorityParams::new(args.name.as_deref().unwrap_or(DEFAULT_NAME), now());
         params.passphrase = passphrase(&desk, args)?;
         let request = Authority::request(folder, &params)?;
         desk.console.repaired(&request.repairs);
@@ -65,9 +65,10 @@ pub(super) fn run(desk: &Desk<'_>, dir: bool, args: &InitArgs) -> Result<Answer,
     let authority = match &args.under {
         Some(root) => under(&desk, root, args)?,
         None => {
-            let mut params = AuthorityParams::new(args.name.as_deref().unwrap_or(DEFAULT_NAME));
+            let mut params =
+                AuthorityParams::new(args.name.as_deref().unwrap_or(DEFAULT_NAME), now());
             params.passphrase = passphrase(&desk, args)?;
-            Authority::create(folder, &params)?
+            Authority::create(folder, &params, now())?
         }
     };
     made(&desk, &authority)
@@ -81,9 +82,10 @@ fn under(desk: &Desk<'_>, root: &Path, args: &InitArgs) -> Result<Authority, Fai
     };
     let root = above.open()?;
     let name = args.name.as_deref().unwrap_or_else(|| root.name());
-    let mut params = AuthorityParams::under(&root, name);
+    let now = now();
+    let mut params = AuthorityParams::under(&root, name, now);
     params.passphrase = passphrase(desk, args)?;
-    Ok(Authority::create_under(&root, desk.folder, &params)?)
+    Ok(Authority::create_under(&root, desk.folder, &params, now)?)
 }
 
 fn complete(desk: &Desk<'_>, files: &[PathBuf]) -> Result<Answer, Failure> {
@@ -101,7 +103,12 @@ fn complete(desk: &Desk<'_>, files: &[PathBuf]) -> Result<Answer, Failure> {
     }
     let waiting = desk.folder.join(store::KEY).exists();
     let passphrase = waiting.then(|| unlock::existing(desk)).transpose()?;
-    let authority = Authority::complete(desk.folder, &certificates, passphrase.flatten().as_ref())?;
+    let authority = Authority::complete(
+        desk.folder,
+        &certificates,
+        passphrase.flatten().as_ref(),
+        now(),
+    )?;
     made(desk, &authority)
 }
 

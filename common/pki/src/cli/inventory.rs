@@ -6,11 +6,10 @@ use adit_pki::index::Index;
 use adit_pki::inventory::{Filter, Format, Row};
 use adit_pki::store::{self, StoreError};
 use adit_pki::{AuthorityError, description};
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
-use super::{Answer, Console};
+use super::{Answer, Console, now};
 
 pub(super) fn show(console: &Console, folder: &Path, what: &str) -> Result<Answer, Failure> {
     let now = now();
@@ -87,8 +86,4 @@ pub(super) fn open(folder: &Path) -> Result<Index, Failure> {
         .into()),
         Err(source) => Err(StoreError::Read { path, source }.into()),
     }
-}
-
-fn now() -> i64 {
-    OffsetDateTime::now_utc().unix_timestamp()
 }

@@ -6,10 +6,10 @@ use adit_pki::description;
 use adit_pki::invitation::{self, Invitation, OpenInvitation};
 use adit_pki::store::StoreError;
 use clap::Args;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::failure::Failure;
-use super::{Answer, Desk};
+use super::{Answer, Desk, now};
 
 /// The arguments of `invite`.
 #[derive(Args, Debug)]
@@ -45,7 +45,7 @@ pub(super) fn invite(desk: &Desk<'_>, args: &InviteArgs) -> Result<Answer, Failu
         validity: Duration::days(args.days.into()),
         expires: now() + i64::from(args.hours) * 3600,
     };
-    let code = desk.open()?.invite(&invitation, pin)?;
+    let code = desk.open()?.invite(&invitation, pin, now())?;
     desk.console.note(&format!(
         "good once, until {}; whoever has it becomes {}",
         description::instant(invitation.expires),
@@ -69,7 +69,7 @@ pub(super) fn list(desk: &Desk<'_>, json: bool) -> Result<Answer, Failure> {
 }
 
 pub(super) fn withdraw(desk: &Desk<'_>, number: i64) -> Result<Answer, Failure> {
-    if desk.open()?.withdraw(number)? {
+    if desk.open()?.withdraw(number, now())? {
         desk.console
             .data(&format!("withdrew invitation {number}\n"))?;
         return Ok(Answer::Yes);
@@ -94,8 +94,4 @@ fn line(open: &OpenInvitation) -> String {
         description::instant(open.expires),
         open.invited_by
     )
-}
-
-fn now() -> i64 {
-    OffsetDateTime::now_utc().unix_timestamp()
 }

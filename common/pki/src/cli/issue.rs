@@ -10,10 +10,9 @@ use adit_pki::profile::{self, Profile};
 use adit_pki::store::{self, Existing, StoreError};
 use adit_pki::{Authority, Credential, IssueRequest, Name, Purpose, description};
 use rustix::fs::Access;
-use time::{Duration, OffsetDateTime};
 
 use super::failure::Failure;
-use super::{Answer, Console, Delivery, Desk, IssueArgs};
+use super::{Answer, Console, DAY, Delivery, Desk, IssueArgs, now};
 
 pub(super) fn run(desk: &Desk<'_>, args: &IssueArgs) -> Result<Answer, Failure> {
     let plan = Plan::of(args)?;
@@ -55,9 +54,10 @@ impl Plan {
         args: &IssueArgs,
     ) -> Result<Answer, Failure> {
         let Self { files, gateways } = self;
+        let now = now();
         let gateways = match args.purpose {
             Purpose::Client if gateways.is_empty() => {
-                vec![only_gateway(desk.console, authority)?]
+                vec![only_gateway(desk.console, authority, now)?]
             }
             _ => gateways,
         };
@@ -69,7 +69,7 @@ impl Plan {
                 ));
             }
         }
-        let issued = authority.issue(&request(args))?;
+        let issued = authority.issue(&request(args, now), now)?;
         desk.console.detail(&format!(
             "issued {} for {} {}, valid until {}",
             issued.serial,
@@ -215,10 +215,9 @@ pub(super) fn can_be_written(path: &Path, force: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn request(args: &IssueArgs) -> IssueRequest {
-    let now = OffsetDateTime::now_utc();
+fn request(args: &IssueArgs, now: i64) -> IssueRequest {
     let mut request = IssueRequest::new(args.purpose, args.principal.clone(), now);
-    request.not_after = now + Duration::days(args.days.into());
+    request.not_after = now + i64::from(args.days) * DAY;
     request.device.clone_from(&args.device);
     request
         .with_groups(args.groups.iter().cloned())
@@ -260,8 +259,7 @@ fn endpoint(host: &Name, port: u16) -> String {
 
 /// The gateway of a network that has one: found in the index, so that it need not be repeated for
 /// every colleague. With several it is not for us to choose.
-fn only_gateway(console: &Console, authority: &Authority) -> Result<String, Failure> {
-    let now = OffsetDateTime::now_utc().unix_timestamp();
+fn only_gateway(console: &Console, authority: &Authority, now: i64) -> Result<String, Failure> {
     let mut hosts: Vec<_> = authority
         .entries()?
         .into_iter()

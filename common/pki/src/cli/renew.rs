@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use adit_pki::index::{Entry, State};
 use adit_pki::{Authority, IssueRequest, Purpose};
 use clap::Args;
-use time::{Duration, OffsetDateTime};
 
 use super::failure::Failure;
 use super::issue::Plan;
 use super::sign::{self, Output, signed};
-use super::{Answer, Delivery, Desk, IssueArgs};
+use super::{Answer, DAY, Delivery, Desk, IssueArgs, now};
 
 /// The arguments of `renew`.
 #[derive(Args, Debug)]
@@ -49,13 +48,13 @@ pub(super) fn run(desk: &Desk<'_>, args: &RenewArgs) -> Result<Answer, Failure> 
     let output = Output::new(args.delivery.output.clone(), args.delivery.force);
     output.check()?;
     let csr = sign::read(csr)?;
-    let now = OffsetDateTime::now_utc();
+    let now = now();
     let mut request = IssueRequest::new(last.purpose, last.principal.clone(), now)
         .with_groups(last.groups.iter().cloned())
         .with_names(names.cloned());
-    request.not_after = now + Duration::days(days.into());
+    request.not_after = now + i64::from(days) * DAY;
     request.device.clone_from(&last.device);
-    let issued = authority.sign(&csr, &request)?;
+    let issued = authority.sign(&csr, &request, now)?;
     signed(desk.console, &issued);
     output.write(desk.console, &issued.certificate_pem)?;
     Ok(Answer::Yes)
@@ -100,6 +99,6 @@ fn last(desk: &Desk<'_>, authority: &Authority, what: &str) -> Result<Option<Ent
 
 /// As many whole days as the certificate had.
 fn days(entry: &Entry) -> u32 {
-    let days = (entry.not_after - entry.not_before) / 86_400;
+    let days = (entry.not_after - entry.not_before) / DAY;
     u32::try_from(days).unwrap_or(1).clamp(1, 3650)
 }

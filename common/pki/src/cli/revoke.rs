@@ -4,10 +4,10 @@ use std::path::Path;
 
 use adit_pki::index::{Entry, List, State};
 use adit_pki::{Reason, description, store};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::failure::Failure;
-use super::{Answer, Console, Desk};
+use super::{Answer, Console, Desk, now};
 
 pub(super) fn revoke(
     desk: &Desk<'_>,
@@ -20,7 +20,7 @@ pub(super) fn revoke(
         console, folder, ..
     } = *desk;
     let life = Duration::days(days.into());
-    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let now = now();
     let serial = what.replace(':', "").to_ascii_lowercase();
     let matching: Vec<Entry> = authority
         .entries()?
@@ -31,12 +31,12 @@ pub(super) fn revoke(
     let one = matching.iter().find(|entry| entry.serial == serial);
     let (revoked, withdrawn, list) = match one {
         Some(entry) if usable(&entry) => {
-            let list = authority.revoke(&[serial], reason, life)?;
+            let list = authority.revoke(&[serial], reason, life, now)?;
             (vec![entry.clone()], 0, Some(list))
         }
         Some(_) => (Vec::new(), 0, None),
         None => {
-            let stopped = authority.revoke_principal(what, reason, life)?;
+            let stopped = authority.revoke_principal(what, reason, life, now)?;
             (stopped.revoked, stopped.withdrawn, stopped.list)
         }
     };
@@ -64,7 +64,9 @@ pub(super) fn revoke(
 }
 
 pub(super) fn crl(desk: &Desk<'_>, days: u32) -> Result<Answer, Failure> {
-    let list = desk.open()?.renew_list(Duration::days(days.into()))?;
+    let list = desk
+        .open()?
+        .renew_list(Duration::days(days.into()), now())?;
     desk.console.data(&facts(desk.folder, &list))?;
     Ok(Answer::Yes)
 }

@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use adit_pki::store::{self, Existing, StoreError};
 use adit_pki::{AuthorityParams, CertificateRequest, IssueRequest, Issued, Purpose, description};
 use clap::Args;
-use time::{Duration, OffsetDateTime};
 
 use super::failure::Failure;
 use super::issue::can_be_written;
-use super::{Answer, Console, Desk, purpose};
+use super::{Answer, Console, DAY, Desk, now, purpose};
 
 /// The arguments of `sign`.
 #[derive(Args, Debug)]
@@ -82,16 +81,16 @@ pub(super) fn run(desk: &Desk<'_>, args: &SignArgs) -> Result<Answer, Failure> {
     args.output.check()?;
     let csr = read(&args.csr)?;
     let authority = desk.open()?;
-    let now = OffsetDateTime::now_utc();
-    let end = args.days.map(|days| now + Duration::days(days.into()));
+    let now = now();
+    let end = args.days.map(|days| now + i64::from(days) * DAY);
     if args.authority {
         let name = args
             .principal
             .as_deref()
             .unwrap_or_else(|| authority.name());
-        let mut params = AuthorityParams::under(&authority, name);
+        let mut params = AuthorityParams::under(&authority, name, now);
         params.not_after = end.unwrap_or(params.not_after);
-        let issued = authority.sign_authority(&csr, &params)?;
+        let issued = authority.sign_authority(&csr, &params, now)?;
         signed(desk.console, &issued);
         // All that `init --certificate` needs, in one file.
         let text = issued.certificate_pem + &issued.authority_pem;
@@ -104,7 +103,7 @@ pub(super) fn run(desk: &Desk<'_>, args: &SignArgs) -> Result<Answer, Failure> {
         .with_names(args.names.iter().cloned());
     request.not_after = end.unwrap_or(request.not_after);
     request.device.clone_from(&args.device);
-    let issued = authority.sign(&csr, &request)?;
+    let issued = authority.sign(&csr, &request, now)?;
     signed(desk.console, &issued);
     args.output.write(desk.console, &issued.certificate_pem)?;
     Ok(Answer::Yes)

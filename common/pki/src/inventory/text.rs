@@ -293,9 +293,10 @@ mod tests {
     use super::*;
 
     fn alice() -> Row {
-        let authority = crate::Authority::ephemeral("Example Corp").unwrap();
-        let request = crate::IssueRequest::client("alice@example.com").with_groups(["eng", "ops"]);
-        let issued = authority.issue(&request).unwrap();
+        let authority = crate::Authority::ephemeral("Example Corp", 1_800_000_000).unwrap();
+        let request = crate::IssueRequest::client("alice@example.com", 1_800_000_000)
+            .with_groups(["eng", "ops"]);
+        let issued = authority.issue(&request, 1_800_000_000).unwrap();
         Row::of_certificate(&issued.certificate_der, issued.not_before + 86_400).unwrap()
     }
 

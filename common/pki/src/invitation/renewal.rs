@@ -6,9 +6,7 @@
 
 use ring::digest::{SHA256, digest};
 use thiserror::Error;
-use time::Duration;
 
-use super::{beginning, instant};
 use crate::authority::{Authority, AuthorityError};
 use crate::certificate::{self, Issued};
 use crate::csr::{CertificateRequest, RequestError};
@@ -38,18 +36,16 @@ impl Authority {
             if stopped {
                 return Err(RenewError::Stopped);
             }
-            let begin = instant(now)?;
-            let mut request = IssueRequest::new(old.purpose, old.principal.clone(), begin)
+            let mut request = IssueRequest::new(old.purpose, old.principal.clone(), now)
                 .with_groups(old.groups)
                 .with_names(old.names.into_iter().filter(|name| *name != old.principal));
-            request.not_before = beginning(begin);
-            let life = Duration::seconds(old.not_after - old.not_before);
+            let life = old.not_after - old.not_before;
             request.not_after = self.capped(request.not_before + life);
-            if request.not_after.unix_timestamp() <= old.not_after {
+            if request.not_after <= old.not_after {
                 return Err(RenewError::NothingGained);
             }
             request.device = device.map(str::to_owned).or(old.device);
-            let (issued, mut entry) = self.certify_request(csr, &request, begin)?;
+            let (issued, mut entry) = self.certify_request(csr, &request, now)?;
             entry.issued_by = old.issued_by;
             Ok((issued, entry))
         })
