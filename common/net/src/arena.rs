@@ -24,6 +24,7 @@ impl Arena {
     /// Returns at least `len` writable bytes, at most [`MAX_SPACE`]. Their contents are arbitrary.
     pub fn space(&mut self, len: usize) -> &mut [u8] {
         debug_assert!(len <= MAX_SPACE, "{len} bytes asked of an arena");
+        self.rewind();
         if self.chunk.len() < len {
             self.renew();
         }
@@ -39,6 +40,25 @@ impl Arena {
     pub fn copy(&mut self, bytes: &[u8]) -> BytesMut {
         self.space(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.take(bytes.len())
+    }
+
+    /// Begins the chunk anew when all that was split off is gone, as it is when packets are served one by one: the
+    /// same bytes are still in the cache.
+    fn rewind(&mut self) {
+        let rest = self.chunk.len();
+        self.chunk.clear();
+        let len = if self.chunk.try_reclaim(CHUNK) {
+            CHUNK
+        } else {
+            rest
+        };
+        // SAFETY: every chunk is made below with CHUNK initialised bytes, and `try_reclaim` never reallocates. Either it
+        // made all CHUNK bytes of that same allocation available again, or it changed nothing, and these are the bytes
+        // that were there before `clear`. Bytes once initialised stay so whatever the packets wrote into them.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.chunk.set_len(len);
+        }
     }
 
     fn renew(&mut self) {

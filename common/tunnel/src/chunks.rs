@@ -17,14 +17,16 @@ pub(crate) struct Chunks {
 impl Chunks {
     /// An empty buffer with room for `len` bytes; `split` what was written off it.
     pub(crate) fn room(&mut self, len: usize) -> &mut BytesMut {
-        if self.chunk.capacity() < len {
+        let size = len.max(CHUNK);
+        if self.chunk.capacity() < len && !self.chunk.try_reclaim(size) {
             let used = std::mem::take(&mut self.chunk);
             if used.capacity() > 0 {
                 self.retired.push_back(used);
             }
-            // The oldest is the likeliest to be free; the newest few are still being sent.
-            let size = len.max(CHUNK);
-            let free = (0..self.retired.len()).find(|&at| self.retired[at].try_reclaim(size));
+            // The last one used is the one that is still in the cache.
+            let free = (0..self.retired.len())
+                .rev()
+                .find(|&at| self.retired[at].try_reclaim(size));
             self.chunk = free
                 .and_then(|at| self.retired.remove(at))
                 .unwrap_or_else(|| BytesMut::with_capacity(size));
@@ -54,10 +56,11 @@ impl Chunks {
     }
 }
 
-/// Two packets of 64 KiB cut into the smallest usual segments, headers and prefixes included.
-const CHUNK: usize = 256 * 1024;
+/// One packet of 64 KiB cut into usual segments, headers and prefixes included: two or three of these, with what is read
+/// and what is sent, stay in a second-level cache.
+const CHUNK: usize = 80 * 1024;
 /// Chunks waiting for their packets to be sent.
-const MAX_RETIRED: usize = 8;
+const MAX_RETIRED: usize = 16;
 
 #[cfg(test)]
 mod tests {
