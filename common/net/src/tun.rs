@@ -17,6 +17,8 @@ use thiserror::Error;
 #[cfg_attr(not(target_os = "linux"), path = "tun/unsupported.rs")]
 mod os;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+mod steering;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 mod virtio;
 
 /// In which queues of a [`Tun`] packets wait, by their order.
@@ -70,7 +72,7 @@ impl Tun {
     ///
     /// The kernel puts a packet into the queue that the other direction of its flow was last written to; into
     /// any, always the same, when there was none. What comes from one address is written to one queue, so that
-    /// whoever is flooded fills that queue and not those of others.
+    /// whoever is flooded fills that queue and not those of others: who shares it is written to another.
     pub fn open_several(
         name: &str,
         mtu: u16,

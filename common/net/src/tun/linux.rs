@@ -5,11 +5,11 @@ use std::io::{self, IoSlice, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use adit_core::fair;
 use adit_core::offload::Offload;
 use adit_core::offload::coalesce::{Bundle, Coalescer, Join, MAX_HEADERS, MAX_PACKETS};
 use bytes::{Buf as _, Bytes, BytesMut};
 
+use super::steering::Steering;
 use super::{MAX_QUEUES, TunError, Waiting, virtio};
 use crate::arena::{Arena, MAX_SPACE};
 
@@ -18,6 +18,7 @@ pub(super) struct Queues {
     files: Vec<File>,
     /// The one to be read next.
     next: usize,
+    steering: Steering,
     arena: Arena,
     coalescer: Coalescer,
 }
@@ -64,6 +65,7 @@ impl Queues {
         }
         Ok(Self {
             next: 0,
+            steering: Steering::new(files.len()),
             files,
             arena: Arena::new(),
             coalescer: Coalescer::new(join),
@@ -89,6 +91,7 @@ impl Queues {
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     waiting.remove(at);
+                    self.steering.empty(at);
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -102,6 +105,9 @@ impl Queues {
                 .and_then(virtio::decode)
                 .ok_or(io::ErrorKind::InvalidData)?;
             packet.advance(front - headroom);
+            if self.files.len() > 1 {
+                self.steering.read(at, &packet[headroom..]);
+            }
             return Ok(Some((packet, offload)));
         }
         Ok(None)
@@ -128,9 +134,10 @@ impl Queues {
     }
 
     /// Writes a bundle with one system call and without copying it.
-    fn write(&self, bundle: &Bundle) -> io::Result<()> {
+    fn write(&mut self, bundle: &Bundle) -> io::Result<()> {
         let packets = bundle.packets();
-        let file = self.file_of(bundle);
+        let at = self.queue_for(bundle);
+        let file = &self.files[at];
         let mut headers = [0; MAX_HEADERS];
         let Some(joined) = bundle.headers(&mut headers) else {
             let packet = packets.first().map_or(&[][..], |packet| packet);
@@ -146,13 +153,12 @@ impl Queues {
         write_vectored(file, &slices[..packets.len() + 2])
     }
 
-    /// The queue whose turn it is for answers to a bundle.
-    fn file_of(&self, bundle: &Bundle) -> &File {
-        let at = match bundle.packets().first() {
-            Some(packet) if self.files.len() > 1 => queue_of(packet, self.files.len()),
+    /// The queue where answers to a bundle shall come to.
+    fn queue_for(&mut self, bundle: &Bundle) -> usize {
+        match bundle.packets().first() {
+            Some(packet) if self.files.len() > 1 => self.steering.queue_for(packet),
             Some(_) | None => 0,
-        };
-        &self.files[at]
+        }
     }
 
     /// The device refused a bundle: gives it the packets one by one, and returns how many of them it
@@ -166,24 +172,14 @@ impl Queues {
             tracing::warn!(%cause, "the TUN device refuses joined packets; they go one by one");
             self.coalescer.join(Join::Nothing);
         }
-        let file = self.file_of(bundle);
+        let at = self.queue_for(bundle);
+        let file = &self.files[at];
         let refused = bundle.packets().iter().filter(|packet| {
             let slices = [&virtio::PLAIN, &packet[..]].map(IoSlice::new);
             write_vectored(file, &slices).is_err()
         });
         refused.count()
     }
-}
-
-/// The same for every packet from one address.
-fn queue_of(packet: &[u8], queues: usize) -> usize {
-    let source = match packet.first().map(|first| first >> 4) {
-        Some(4) => packet.get(12..16),
-        _ => packet.get(8..24),
-    };
-    // No seed: nobody chooses the address it is given.
-    let hash = fair::hash(0, source.unwrap_or_default());
-    ((u128::from(hash) * queues as u128) >> 64) as usize
 }
 
 fn write_vectored(file: &File, slices: &[IoSlice<'_>]) -> io::Result<()> {

@@ -58,6 +58,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_flood_to_one_address_leaves_room_for_answers_to_others",
             a_flood_to_one_address_leaves_room_for_answers_to_others,
         ),
+        trial(
+            "whoever_shares_a_queue_with_a_flood_is_moved_out_of_it",
+            whoever_shares_a_queue_with_a_flood_is_moved_out_of_it,
+        ),
     ]
 }
 
@@ -267,6 +271,50 @@ fn a_flood_to_one_address_leaves_room_for_answers_to_others() {
         seen.len(),
         others.len()
     );
+}
+
+fn whoever_shares_a_queue_with_a_flood_is_moved_out_of_it() {
+    let mut tun = Tun::open_several("adit0", 1400, 1, 8).expect("a device");
+    let (_host, _state) = configured();
+    let socket = UdpSocket::bind("10.99.0.1:0").expect("bound");
+    let flooded = Ipv4Addr::new(10, 99, 0, 2);
+    let others: Vec<Ipv4Addr> = (3..35).map(|n| Ipv4Addr::new(10, 99, 0, n)).collect();
+    let mut answers = Vec::new();
+    for address in std::iter::once(&flooded).chain(&others) {
+        socket.send_to(b"question", (*address, 7)).expect("sent");
+        let (_, mut answer) = arrived(&mut tun);
+        turn_round(&mut answer);
+        answers.push(Bytes::from(answer));
+    }
+    let speak = |tun: &mut Tun| {
+        answers.iter().cloned().for_each(|answer| tun.send(answer));
+        assert_eq!(tun.flush(), 0, "the kernel takes it");
+    };
+    let flood = || {
+        for _ in 0..10_000 {
+            socket.send_to(b"flood", (flooded, 7)).expect("sent");
+        }
+    };
+    speak(&mut tun[0]);
+    flood();
+    // Enough of the flood to know it, and by far not all of what fits the queue.
+    for _ in 0..1000 {
+        tun[0].recv(0).expect("readable").expect("a packet");
+    }
+    speak(&mut tun[0]);
+    flood();
+    for address in &others {
+        socket.send_to(b"question", (*address, 7)).expect("sent");
+    }
+    let mut seen = BTreeSet::new();
+    while let Some((packet, _)) = tun[0].recv(0).expect("readable") {
+        if let Some(to) = packet.get(16..20).and_then(|bytes| bytes.first_chunk()) {
+            seen.insert(Ipv4Addr::from(*to));
+        }
+    }
+    for address in &others {
+        assert!(seen.contains(address), "{address} was asked in vain");
+    }
 }
 
 /// The next UDP packet over IPv4, and the number of the queue it came to.
