@@ -10,6 +10,7 @@ mod renew;
 mod request;
 mod revoke;
 mod sign;
+mod terminal;
 mod unlock;
 
 use std::io::{self, Write};

@@ -1,17 +1,14 @@
 //! Where passphrases come from: a file, a systemd credential, or the terminal; and `adit-ca passphrase`.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use adit_pki::store::{self, StoreError};
 use adit_pki::{Authority, AuthorityError, Passphrase};
 use clap::Args;
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
-use super::{Answer, Desk};
+use super::{Answer, Desk, terminal};
 
 /// The arguments of `passphrase`.
 #[derive(Args, Debug)]
@@ -63,7 +60,7 @@ pub(super) fn new(source: &Source, folder: &Path) -> Result<Passphrase, Failure>
     let key = folder.join(store::KEY);
     let first = source.read(&format!("New passphrase of {}: ", key.display()))?;
     if matches!(source, Source::Terminal) {
-        let text = terminal("The same again: ")?;
+        let text = typed("The same again: ")?;
         if !first.is(&text) {
             return Err(Failure::input("the two passphrases differ"));
         }
@@ -97,39 +94,19 @@ impl Source {
                 let text = store::read_key(path)?;
                 Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())
             }
-            Self::Terminal => terminal(prompt)?,
+            Self::Terminal => typed(prompt)?,
         };
         Passphrase::new(text).ok_or_else(|| Failure::input("an empty passphrase is none"))
     }
 }
 
-/// Asks on the terminal, wherever standard input comes from, and does not show the answer.
-fn terminal(prompt: &str) -> Result<Zeroizing<String>, Failure> {
-    let failed = |error: std::io::Error| {
+/// Asks on the terminal.
+fn typed(prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    terminal::ask(prompt).map_err(|error| {
         Failure::environment(error, "cannot ask for the passphrase on the terminal").with_hint(
             "give a file with --passphrase-file, or the systemd credential adit-ca-passphrase",
         )
-    };
-    let mut terminal = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/tty")
-        .map_err(failed)?;
-    let before = tcgetattr(&terminal).map_err(|error| failed(error.into()))?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    terminal.write_all(prompt.as_bytes()).map_err(failed)?;
-    tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|error| failed(error.into()))?;
-    // Room for a long one: a growing string would leave pieces of it behind.
-    let mut line = Zeroizing::new(String::with_capacity(1024));
-    let read = BufReader::new(&terminal).read_line(&mut line);
-    // Best effort: the error that matters is that of reading.
-    let _ = tcsetattr(&terminal, OptionalActions::Flush, &before);
-    let _ = terminal.write_all(b"\n");
-    read.map_err(failed)?;
-    Ok(Zeroizing::new(
-        line.trim_end_matches(['\r', '\n']).to_owned(),
-    ))
+    })
 }
 
 /// In a unit: LoadCredential=adit-ca-passphrase:/path, or LoadCredentialEncrypted.

@@ -8,3 +8,4 @@ mod crowd;
 mod desk;
 mod operator;
 mod passphrases;
+mod terminal;

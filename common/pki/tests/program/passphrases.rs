@@ -1,8 +1,12 @@
 //! An authority's key behind a passphrase, whoever asks for it.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use crate::desk::{Desk, Outcome, PROGRAM};
+use crate::terminal::Terminal;
 
 const ISSUE: [&str; 6] = [
     "issue",
@@ -162,38 +166,63 @@ fn root_and_intermediate_have_passphrases_of_their_own() {
 
 #[test]
 fn the_terminal_asks_twice_for_a_new_passphrase_and_shows_none() {
-    // util-linux gives the program a terminal of its own, in which it is typed.
     let desk = Desk::new();
-    let typed = |input: &str, arguments: &str| {
-        use std::io::Write;
-        let line = format!("{PROGRAM} {arguments}");
-        let mut child = desk
-            .command("script", &["-qec", &line, "/dev/null"])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .ok()?;
-        let mut stdin = child.stdin.take().unwrap();
-        for text in input.split_inclusive('\n') {
-            // The echo is off once the question has been asked.
-            std::thread::sleep(std::time::Duration::from_millis(700));
-            stdin.write_all(text.as_bytes()).unwrap();
-        }
-        Some(child.wait_with_output().unwrap())
+    let typed = |lines: [&str; 2]| {
+        let mut terminal = Terminal::running(&desk, &["init", "--encrypt"]);
+        terminal.expect("New passphrase of ca/ca.key: ");
+        terminal.kind(lines[0]);
+        terminal.expect("The same again: ");
+        terminal.kind(lines[1]);
+        let status = terminal.wait();
+        assert!(terminal.echoes());
+        (status.code(), terminal.text())
     };
-    let Some(differ) = typed("one\ntwo\n", "init --encrypt") else {
-        return;
-    };
-    let text = String::from_utf8_lossy(&differ.stdout).into_owned();
+    let (code, text) = typed(["one\n", "two\n"]);
+    assert_eq!(code, Some(2));
     assert!(text.contains("the two passphrases differ"), "{text}");
     assert!(!text.contains("one") && !text.contains("two\r"), "{text}");
     assert!(!desk.path("ca/ca.key").exists());
-    let made = typed("hush hush\nhush hush\n", "init --encrypt").unwrap();
-    let text = String::from_utf8_lossy(&made.stdout).into_owned();
-    assert!(text.contains("New passphrase of ca/ca.key: "), "{text}");
+    let (code, text) = typed(["hush hush\n", "hush hush\n"]);
+    assert_eq!(code, Some(0));
     assert!(!text.contains("hush"), "{text}");
     desk.write("phrase", "hush hush");
     desk.run(&["crl", "--passphrase-file", "phrase"]).expect(0);
-    let asked = typed("hush hush\n", "crl").unwrap();
-    assert!(asked.status.success(), "{asked:?}");
+    let mut terminal = Terminal::running(&desk, &["crl"]);
+    terminal.expect("Passphrase of ca/ca.key: ");
+    terminal.kind("hush hush\n");
+    assert!(terminal.wait().success(), "{}", terminal.text());
+}
+
+#[test]
+fn whatever_ends_a_question_leaves_a_terminal_that_shows_what_is_typed() {
+    let desk = Desk::new();
+    let asked = |questions: usize| {
+        let mut terminal = Terminal::running(&desk, &["init", "--encrypt"]);
+        terminal.expect("New passphrase of ca/ca.key: ");
+        assert!(!terminal.echoes());
+        if questions == 2 {
+            terminal.kind("hush\n");
+            terminal.expect("The same again: ");
+            assert!(!terminal.echoes());
+        }
+        terminal
+    };
+    // Whoever waits for the program learns that it was interrupted, as a shell wants it.
+    let ended = |mut terminal: Terminal, signal: Signal| {
+        assert_eq!(terminal.wait().signal(), Some(signal.as_raw()));
+        assert!(terminal.echoes(), "{signal:?}");
+        assert!(!desk.path("ca/ca.key").exists());
+    };
+    for questions in [1, 2] {
+        for (key, signal) in [("\x03", Signal::INT), ("\x1c", Signal::QUIT)] {
+            let mut terminal = asked(questions);
+            terminal.kind(key);
+            ended(terminal, signal);
+        }
+        for signal in [Signal::TERM, Signal::HUP] {
+            let terminal = asked(questions);
+            terminal.signal(signal);
+            ended(terminal, signal);
+        }
+    }
 }
