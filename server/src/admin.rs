@@ -15,19 +15,21 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use adit_core::status::{self, GatewayStatus, RuleUsage, Usage};
 use adit_net::clock;
-use adit_net::control_socket::{self, Connection, ControlError};
+use adit_net::control_socket::{self, ControlError};
 use adit_net::exit::Failure;
 use adit_pki::inventory::{Filter, Format};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tracing::debug;
 
 use crate::certificates::{self, Listing};
 use crate::cli::{Asked, GatewayArgs, Invited};
+use crate::config::ServerConfig;
 use crate::control::Control;
+use crate::conversations::{Conversation, Message};
 use crate::explain::{self, Answer};
 use crate::load;
 use crate::reload::Report;
@@ -65,28 +67,27 @@ pub enum Request {
     },
 }
 
-/// Answers one request on one connection.
-pub async fn answer(mut connection: Connection, control: &mut Control<'_>) {
-    let answered = async {
-        match connection.receive().await? {
-            Request::Status {} => connection.send(&control.status().await).await,
-            Request::Usage {} => connection.send(&control.usage().await).await,
-            Request::Certs { what, filter } => {
-                let listing = control.certificates(what.as_deref(), &filter);
-                connection.send(&listing).await
-            }
-            Request::Explain(asked) => connection.send(&control.explain(&asked).await).await,
-            Request::Invite(invited) => connection.send(&control.invite(&invited)).await,
-            Request::Invitations {} => connection.send(&control.invitations()).await,
-            Request::Withdraw { number } => connection.send(&control.withdraw(number)).await,
-            Request::Reload { dry_run: true } => connection.send(&control.rehearse().await).await,
-            Request::Reload { dry_run: false } => {
-                connection.send(&control.reload("admin").await).await
-            }
-        }
+/// Says to somebody what they wait for, or has it made where nothing else waits.
+pub async fn answer(message: Message, conversation: Conversation, control: &mut Control<'_>) {
+    let request = match message {
+        Message::Asked(request) => request,
+        Message::Invited(outcome) => return control.invited(outcome, conversation),
+        Message::Withdrawn(outcome) => return control.withdrawn(outcome, conversation),
     };
-    if let Err(error) = answered.await {
-        debug!(%error, "an admin request was not answered");
+    match request {
+        Request::Status {} => conversation.answer(control.status().await),
+        Request::Usage {} => conversation.answer(control.usage().await),
+        Request::Certs { what, filter } => {
+            let now = clock::unix_seconds();
+            let question = control.certificates.question(&control.loaded, now);
+            conversation.answer_at_length(move || question?.answer(what.as_deref(), &filter));
+        }
+        Request::Explain(asked) => conversation.answer(control.explain(&asked).await),
+        Request::Invite(invited) => control.invite(invited, conversation),
+        Request::Invitations {} => control.invitations(conversation),
+        Request::Withdraw { number } => control.withdraw(number, conversation),
+        Request::Reload { dry_run: true } => conversation.answer(control.rehearse().await),
+        Request::Reload { dry_run: false } => conversation.answer(control.reload("admin").await),
     }
 }
 
@@ -134,16 +135,8 @@ pub fn print_explanation(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     let request = Request::Explain(asked.clone());
-    let answered = control_socket::ask(&socket(gateway)?, &request);
-    let answer: Result<Answer, Failure> = match answered {
-        Ok(answer) => answer,
-        Err(ControlError::NotRunning { .. }) if gateway.socket.is_none() => {
-            explain::from_files(&load::config(&gateway.config.config)?, asked)
-        }
-        // Exit status 1 would mean that the flow is denied.
-        Err(error) => Err(Failure::environment(&error).with_hint(error.hint())),
-    };
-    let answer = answer?;
+    let from_files = |config| explain::from_files(&config, asked);
+    let answer = ask_or(gateway, &request, from_files)?;
     print(json, &answer, Answer::render)?;
     Ok(ExitCode::from(u8::from(!answer.is_allowed())))
 }
@@ -161,15 +154,8 @@ pub fn certificates(
         what: what.clone(),
         filter: filter.clone(),
     };
-    match control_socket::ask(&socket(gateway)?, &request) {
-        Ok(answer) => answer,
-        Err(ControlError::NotRunning { .. }) if gateway.socket.is_none() => {
-            let config = load::config(&gateway.config.config)?;
-            certificates::from_files(&config, what.as_deref(), &filter)
-        }
-        // Exit status 1 would mean that there is none.
-        Err(error) => Err(Failure::environment(&error).with_hint(error.hint())),
-    }
+    let from_files = |config| certificates::from_files(config, what.as_deref(), &filter);
+    ask_or(gateway, &request, from_files)
 }
 
 /// `adit-server certs`: prints the answer; the exit status says whether there is a certificate of that name,
@@ -201,6 +187,24 @@ pub fn print_certificates(
         _ => print!("{}", format.render(rows, *now)),
     }
     Ok(ExitCode::from(u8::from(check && !rows.is_empty())))
+}
+
+/// Asks the running gateway, or the files where none runs and none was named by its socket.
+///
+/// # Errors
+/// When nobody can answer. Exit status 1 is an answer; that nobody answers is another matter.
+pub(crate) fn ask_or<A: DeserializeOwned>(
+    gateway: &GatewayArgs,
+    request: &Request,
+    from_files: impl FnOnce(ServerConfig) -> Result<A, Failure>,
+) -> Result<A, Failure> {
+    match control_socket::ask_patiently(&socket(gateway)?, request, PATIENCE) {
+        Ok(answer) => answer,
+        Err(ControlError::NotRunning { .. }) if gateway.socket.is_none() => {
+            from_files(load::config(&gateway.config.config)?)
+        }
+        Err(error) => Err(Failure::environment(&error).with_hint(error.hint())),
+    }
 }
 
 fn ask<A: DeserializeOwned>(gateway: &GatewayArgs, request: &Request) -> Result<A, Failure> {
@@ -248,6 +252,9 @@ fn stopping() -> Failure {
     Failure::no("the gateway is stopping")
 }
 
+/// For a list that is made while everything else goes first, behind the others that wait for one, and for an operator
+/// at work in the authority's folder.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The file names the new socket before anybody has told the gateway.
 const OLD_SOCKET: &str = "start it first; where admin_socket is what has changed, the gateway still answers at the \
     old one: `adit-server reload --socket OLD`";

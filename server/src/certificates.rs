@@ -24,7 +24,7 @@ mod listing;
 mod store;
 
 pub use expiry::{Reminders, Warning, warnings};
-pub use listing::{Listing, from_files};
+pub use listing::{Listing, Question, from_files};
 pub use store::StoreError;
 
 use store::{Known, Store, Use};
@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    fn session(id: u64, name: &str) -> SessionInfo {
+    pub(super) fn session(id: u64, name: &str) -> SessionInfo {
         SessionInfo {
             id: SessionId(id),
             identity: Identity {
@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    fn certificates() -> Certificates {
+    pub(super) fn certificates() -> Certificates {
         Certificates {
             store: Store::in_memory().unwrap(),
             pending: BTreeMap::new(),

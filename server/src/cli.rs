@@ -105,7 +105,7 @@ pub enum Command {
         invited: Invited,
         /// Which gateway
         #[command(flatten)]
-        config: ConfigArgs,
+        gateway: GatewayArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -117,7 +117,7 @@ pub enum Command {
         withdraw: Option<i64>,
         /// Which gateway
         #[command(flatten)]
-        config: ConfigArgs,
+        gateway: GatewayArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,

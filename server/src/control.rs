@@ -10,7 +10,6 @@ use adit_core::flow::RuleAccounts;
 use adit_core::session::UserAgent;
 use adit_core::status::{GatewayStatus, RuleTexts, Traffic, Usage, rules_traffic};
 use adit_core::table::leases::LeaseEntry;
-use adit_net::control_socket::Connection;
 use adit_net::host::Host;
 use adit_net::signals::{Signal, Signals};
 use adit_net::{clock, control_socket};
@@ -23,6 +22,7 @@ use crate::accounting::Accounting;
 use crate::admin;
 use crate::audit::{self, Audit, Event};
 use crate::certificates::{self, Certificates, Reminders, Warning};
+use crate::conversations::{Conversations, Heard, Message};
 use crate::desk::Desk;
 use crate::engines::Engines;
 use crate::issuing::Decision;
@@ -47,8 +47,10 @@ pub struct Control<'a> {
     pub keys: Keys,
     /// Where questions come.
     pub admin: control_socket::Listener,
-    /// Those who came to a socket that was given up before they were heard.
-    pub latecomers: Vec<Connection>,
+    /// Where those who come there are heard and answered.
+    pub conversations: Conversations,
+    /// What they say.
+    pub heard: UnboundedReceiver<Heard>,
     /// The packet threads.
     pub engines: Engines,
     /// The front desk.
@@ -91,9 +93,6 @@ impl Control<'_> {
         let mut minutes: u32 = 0;
         let mut ended = std::pin::pin!(ended);
         loop {
-            while let Some(connection) = self.latecomers.pop() {
-                admin::answer(connection, self).await;
-            }
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.handle_events(event, events).await,
@@ -104,10 +103,16 @@ impl Control<'_> {
                         self.record(&decision);
                     }
                 }
-                request = self.admin.accept() => match request {
-                    Ok(connection) => admin::answer(connection, self).await,
-                    Err(error) => warn!(%error, "an admin connection failed"),
-                },
+                accepted = self.conversations.accept(&self.admin) => {
+                    if let Err(error) = accepted {
+                        warn!(%error, "an admin connection failed");
+                    }
+                }
+                heard = self.heard.recv() => {
+                    if let Some((message, conversation)) = heard {
+                        admin::answer(message, conversation, self).await;
+                    }
+                }
                 signal = signals.next() => match signal {
                     // Its outcome is in the log; nobody waits for an answer.
                     Signal::Reload => drop(self.reload("signal").await),
@@ -167,6 +172,14 @@ impl Control<'_> {
         }
         while let Ok(decision) = self.decisions.try_recv() {
             self.record(&decision);
+        }
+        while let Ok((message, conversation)) = self.heard.try_recv() {
+            match message {
+                Message::Invited(outcome) => self.invited(outcome, conversation),
+                Message::Withdrawn(outcome) => self.withdrawn(outcome, conversation),
+                // Who asks is told by the end of the connection.
+                Message::Asked(_) => {}
+            }
         }
         let nobody = GatewayStatus::default();
         self.accounting

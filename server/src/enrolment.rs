@@ -14,8 +14,9 @@ use tracing::{info, warn};
 use crate::audit::Event;
 use crate::cli::Invited;
 use crate::control::Control;
+use crate::conversations::{Conversation, Message};
 use crate::invite::{self, Answer, Pending};
-use crate::issuing::{Decision, Issuing, Verdict};
+use crate::issuing::{Decision, Verdict};
 
 impl Control<'_> {
     /// Has the authority decide, beside everything else: it waits for a disk.
@@ -118,49 +119,66 @@ impl Control<'_> {
         }
     }
 
-    /// Invites somebody.
-    ///
-    /// # Errors
-    /// When the gateway issues nothing, or the authority refuses.
-    pub(crate) fn invite(&mut self, invited: &Invited) -> Result<Answer, Failure> {
-        let issuing = Arc::clone(self.issuing()?);
-        let (loaded, now) = (&self.loaded, clock::unix_seconds());
-        let config = (&loaded.config, &loaded.credentials);
-        let answer = invite::make(&issuing, config, &loaded.policy, invited, now)?;
-        info!(
-            principal = answer.principal,
-            groups = ?answer.groups,
-            "invited"
-        );
-        self.audit.write(&answer.event());
-        Ok(answer)
+    /// Invites somebody: the authority waits for a disk, and for operators at work in its folder.
+    pub(crate) fn invite(&self, invited: Invited, conversation: Conversation) {
+        let Some(issuing) = self.loaded.issuing.clone() else {
+            return conversation.answer(Err::<(), _>(invite::off()));
+        };
+        let (config, policy) = (self.loaded.config.clone(), Arc::clone(&self.loaded.policy));
+        let gateway = invite::gateway_name(&config, &self.loaded.credentials);
+        conversation.come_back_with(move || {
+            let now = clock::unix_seconds();
+            let code = invite::make(&issuing, &gateway, &config, &policy, &invited, now);
+            Message::Invited(code)
+        });
     }
 
-    /// The invitations that may still be redeemed.
-    ///
-    /// # Errors
-    /// When the gateway issues nothing, or the authority cannot be read.
-    pub(crate) fn invitations(&self) -> Result<Vec<Pending>, Failure> {
-        invite::pending(self.issuing()?, clock::unix_seconds())
+    /// Writes down that somebody was invited, before the code is told.
+    pub(crate) fn invited(&mut self, outcome: Result<Answer, Failure>, conversation: Conversation) {
+        if let Ok(answer) = &outcome {
+            info!(
+                principal = answer.principal,
+                groups = ?answer.groups,
+                "invited"
+            );
+            self.audit.write(&answer.event());
+        }
+        conversation.answer(outcome);
+    }
+
+    /// Tells the invitations that may still be redeemed.
+    pub(crate) fn invitations(&self, conversation: Conversation) {
+        let Some(issuing) = self.loaded.issuing.clone() else {
+            return conversation.answer(Err::<(), _>(invite::off()));
+        };
+        conversation.answer_from_disk(move || invite::pending(&issuing, clock::unix_seconds()));
     }
 
     /// Takes an invitation back.
-    ///
-    /// # Errors
-    /// When there is no such invitation.
-    pub(crate) fn withdraw(&mut self, number: i64) -> Result<Pending, Failure> {
-        let issuing = Arc::clone(self.issuing()?);
-        let withdrawn = invite::take_back(&issuing, number, clock::unix_seconds())?;
-        info!(
-            principal = withdrawn.principal,
-            invitation = number,
-            "invitation withdrawn"
-        );
-        self.audit.write(&withdrawn.event());
-        Ok(withdrawn)
+    pub(crate) fn withdraw(&self, number: i64, conversation: Conversation) {
+        let Some(issuing) = self.loaded.issuing.clone() else {
+            return conversation.answer(Err::<(), _>(invite::off()));
+        };
+        conversation.come_back_with(move || {
+            let withdrawn = invite::take_back(&issuing, number, clock::unix_seconds());
+            Message::Withdrawn(withdrawn)
+        });
     }
 
-    fn issuing(&self) -> Result<&Arc<Issuing>, Failure> {
-        self.loaded.issuing.as_ref().ok_or_else(invite::off)
+    /// Writes down that an invitation was taken back, before that is told.
+    pub(crate) fn withdrawn(
+        &mut self,
+        outcome: Result<Pending, Failure>,
+        conversation: Conversation,
+    ) {
+        if let Ok(withdrawn) = &outcome {
+            info!(
+                principal = withdrawn.principal,
+                invitation = withdrawn.number,
+                "invitation withdrawn"
+            );
+            self.audit.write(&withdrawn.event());
+        }
+        conversation.answer(outcome);
     }
 }

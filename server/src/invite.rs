@@ -5,12 +5,10 @@
 //! yet knows the gateway.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use adit_core::identity;
 use adit_core::policy::Policy;
 use adit_net::clock;
-use adit_net::control_socket::{self, ControlError};
 use adit_net::exit::Failure;
 use adit_pki::AuthorityError;
 use adit_tunnel::tls::Credentials;
@@ -19,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::{self, Request};
 use crate::audit::{Audit, Event};
-use crate::cli::Invited;
+use crate::cli::{GatewayArgs, Invited};
 use crate::config::ServerConfig;
 use crate::issuing::{self, Guest, Issuing};
 use crate::load::{self, LoadError};
@@ -95,13 +93,14 @@ impl Pending {
     }
 }
 
-/// Makes a code.
+/// Makes a code, to be redeemed at `gateway` as [`gateway_name`] gives it.
 ///
 /// # Errors
 /// When the names are not fit for a certificate, or the authority cannot write them down.
 pub fn make(
     issuing: &Issuing,
-    (config, credentials): (&ServerConfig, &Credentials),
+    gateway: &str,
+    config: &ServerConfig,
     policy: &Policy,
     invited: &Invited,
     now: i64,
@@ -116,7 +115,6 @@ pub fn make(
     let warning = issuing::access(config, policy, &guest, now)
         .err()
         .map(|refusal| format!("with this certificate {refusal}"));
-    let gateway = gateway(config, credentials);
     Ok(Answer {
         command: format!("adit enroll {gateway} {code}"),
         principal: guest.principal,
@@ -172,11 +170,17 @@ pub fn take_back(issuing: &Issuing, number: i64, now: i64) -> Result<Pending, Fa
 ///
 /// # Errors
 /// When nobody can be invited.
-pub fn invite(path: &Path, invited: &Invited, json: bool) -> Result<(), Failure> {
-    let answer: Answer = asked(path, &Request::Invite(invited.clone()), |files| {
+pub fn invite(gateway: &GatewayArgs, invited: &Invited, json: bool) -> Result<(), Failure> {
+    let answer: Answer = asked(gateway, &Request::Invite(invited.clone()), |files| {
         let now = clock::unix_seconds();
-        let config = (&files.config, &files.credentials);
-        let answer = make(&files.issuing, config, &files.policy, invited, now)?;
+        let Files {
+            config,
+            policy,
+            credentials,
+            issuing,
+        } = files;
+        let name = gateway_name(config, credentials);
+        let answer = make(issuing, &name, config, policy, invited, now)?;
         files.audit()?.write(&answer.event());
         Ok(answer)
     })?;
@@ -187,16 +191,20 @@ pub fn invite(path: &Path, invited: &Invited, json: bool) -> Result<(), Failure>
 ///
 /// # Errors
 /// When there is no such invitation, or nobody can tell.
-pub fn invitations(path: &Path, withdraw: Option<i64>, json: bool) -> Result<(), Failure> {
+pub fn invitations(
+    gateway: &GatewayArgs,
+    withdraw: Option<i64>,
+    json: bool,
+) -> Result<(), Failure> {
     let Some(number) = withdraw else {
         let request = Request::Invitations {};
-        let open: Vec<Pending> = asked(path, &request, |files| {
+        let open: Vec<Pending> = asked(gateway, &request, |files| {
             pending(&files.issuing, clock::unix_seconds())
         })?;
         return admin::print(json, &open, |open| render(open));
     };
     let request = Request::Withdraw { number };
-    let withdrawn: Pending = asked(path, &request, |files| {
+    let withdrawn: Pending = asked(gateway, &request, |files| {
         let withdrawn = take_back(&files.issuing, number, clock::unix_seconds())?;
         files.audit()?.write(&withdrawn.event());
         Ok(withdrawn)
@@ -229,30 +237,24 @@ impl Files {
 
 /// Asks the running gateway, or the files where none runs.
 fn asked<T: DeserializeOwned>(
-    path: &Path,
+    gateway: &GatewayArgs,
     request: &Request,
     from_files: impl FnOnce(&Files) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let config = load::config(path)?;
-    match control_socket::ask::<_, Result<T, Failure>>(&config.admin_socket, request) {
-        Ok(answer) => answer,
-        Err(ControlError::NotRunning { .. }) => {
-            let enrolment = config.enrolment.as_ref().ok_or_else(off)?;
-            let credentials = load::credentials(&config)?;
-            let files = Files {
-                policy: load::policy(&config)?,
-                issuing: Issuing::open(enrolment, &credentials, clock::unix_seconds())?,
-                credentials,
-                config,
-            };
-            from_files(&files)
-        }
-        Err(error) => Err(Failure::environment(&error).with_hint(error.hint())),
-    }
+    admin::ask_or(gateway, request, |config| {
+        let enrolment = config.enrolment.as_ref().ok_or_else(off)?;
+        let credentials = load::credentials(&config)?;
+        from_files(&Files {
+            policy: load::policy(&config)?,
+            issuing: Issuing::open(enrolment, &credentials, clock::unix_seconds())?,
+            credentials,
+            config,
+        })
+    })
 }
 
 /// What to give to `adit enroll`: a name in the gateway's certificate, and the port unless it is the usual one.
-fn gateway(config: &ServerConfig, credentials: &Credentials) -> String {
+pub fn gateway_name(config: &ServerConfig, credentials: &Credentials) -> String {
     let configured = config
         .enrolment
         .as_ref()

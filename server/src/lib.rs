@@ -13,6 +13,7 @@ pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod conversations;
 pub mod desk;
 pub mod engines;
 pub mod enrolment;
@@ -68,14 +69,14 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Failure> {
         } => admin::print_reload(&gateway, dry_run, json),
         Command::Invite {
             invited,
-            config,
+            gateway,
             json,
-        } => invite::invite(&config.config, &invited, json),
+        } => invite::invite(&gateway, &invited, json),
         Command::Invitations {
             withdraw,
-            config,
+            gateway,
             json,
-        } => invite::invitations(&config.config, withdraw, json),
+        } => invite::invitations(&gateway, withdraw, json),
         Command::Explain {
             asked,
             gateway,

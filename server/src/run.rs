@@ -24,6 +24,7 @@ use crate::accounting::Accounting;
 use crate::audit::{Audit, Event};
 use crate::certificates::{Certificates, Reminders};
 use crate::control::{Control, RefusalLog};
+use crate::conversations::Conversations;
 use crate::desk;
 use crate::engines;
 use crate::lists::{self, Ages, Watch};
@@ -149,6 +150,7 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
         engines::prepare(parts.into_iter()).map_err(|error| devices(&error))?;
     let (desk, notes) = desk::desk();
     let (decided, decisions) = unbounded_channel();
+    let (conversations, heard) = Conversations::open();
     let mut control = Control {
         path,
         loaded,
@@ -157,7 +159,8 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
         state,
         keys,
         admin,
-        latecomers: Vec::new(),
+        conversations,
+        heard,
         engines,
         desk,
         audit,

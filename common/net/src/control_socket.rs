@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use serde::Serialize;
 use thiserror::Error;
 
 #[cfg(unix)]
@@ -15,9 +16,25 @@ mod unix;
 mod unsupported;
 
 #[cfg(unix)]
-pub use unix::{Connection, Listener, ask};
+pub use unix::{Connection, Listener, ask, ask_patiently};
 #[cfg(not(unix))]
-pub use unsupported::{Connection, Listener, ask};
+pub use unsupported::{Connection, Listener, ask, ask_patiently};
+
+/// An answer as it goes over the socket. Making it of a long list takes a while; sending it waits for the peer alone.
+#[derive(Debug)]
+pub struct Line(Vec<u8>);
+
+impl Line {
+    /// Writes an answer as JSON.
+    ///
+    /// # Errors
+    /// When it cannot be said in JSON.
+    pub fn of<T: Serialize>(answer: &T) -> Result<Self, serde_json::Error> {
+        let mut line = serde_json::to_vec(answer)?;
+        line.push(b'\n');
+        Ok(Self(line))
+    }
+}
 
 /// Why the socket could not be made, or a question not be answered.
 #[derive(Debug, Error)]

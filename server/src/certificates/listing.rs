@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use adit_core::identity::Principal;
 use adit_core::identity::revocation::{Revoked as Entry, Signer};
@@ -18,11 +19,10 @@ use adit_pki::store::INDEX;
 use adit_tunnel::tls::Authorities;
 use serde::{Deserialize, Serialize};
 
-use super::store::{Known, Store};
-use super::{Live, path};
+use super::store::{Known, Source};
+use super::{Certificates, path};
 use crate::config::{AuthorityConfig, ServerConfig};
-use crate::control::Control;
-use crate::load;
+use crate::load::{self, Loaded};
 
 /// The answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -35,86 +35,83 @@ pub struct Listing {
     pub notes: Vec<String>,
 }
 
-/// What the answer is made of.
-struct Sources<'a> {
-    known: Vec<Known>,
-    /// By fingerprint.
-    live: BTreeMap<&'a str, &'a Live>,
-    config: &'a ServerConfig,
-    authorities: &'a Authorities,
-    policy: &'a Policy,
+/// A question about certificates with all that counted when it was asked, to be answered where nobody waits for it:
+/// of fifty thousand certificates that takes a second.
+#[derive(Debug)]
+pub struct Question {
+    known: Source,
+    /// By fingerprint, from where the open sessions come.
+    live: BTreeMap<String, String>,
+    config: ServerConfig,
+    authorities: Arc<Authorities>,
+    policy: Arc<Policy>,
+    /// Since 1970.
     now: i64,
 }
 
-impl Control<'_> {
-    /// Lists certificates by everything that counts now; `what` is a principal, a serial number or a
-    /// fingerprint.
+impl Certificates {
+    /// Asks by everything that counts at `now`, since 1970. What was learned is written down first.
     ///
     /// # Errors
     /// When what was seen cannot be read.
-    pub fn certificates(
-        &mut self,
-        what: Option<&str>,
-        filter: &Filter,
-    ) -> Result<Listing, Failure> {
-        self.certificates.save();
-        let known = self.certificates.store.all();
-        let known = known.map_err(|error| unreadable(&error))?;
-        let sources = Sources {
-            known,
-            live: self.certificates.live(),
-            config: &self.loaded.config,
-            authorities: &self.loaded.authorities,
-            policy: &self.loaded.policy,
-            now: clock::unix_seconds(),
-        };
-        Ok(sources.list(what, filter))
+    pub fn question(&mut self, loaded: &Loaded, now: i64) -> Result<Question, Failure> {
+        self.save();
+        let live = self.live().into_iter();
+        Ok(Question {
+            known: self.store.source().map_err(|error| unreadable(&error))?,
+            live: live
+                .map(|(fingerprint, live)| (fingerprint.to_owned(), live.source.clone()))
+                .collect(),
+            config: loaded.config.clone(),
+            authorities: Arc::clone(&loaded.authorities),
+            policy: Arc::clone(&loaded.policy),
+            now,
+        })
     }
 }
 
-/// Lists certificates by the files of a gateway that does not run.
+/// Lists certificates by the files of a gateway that does not run; `what` as in [`Question::answer`].
 ///
 /// # Errors
 /// When a file is wrong.
 pub fn from_files(
-    config: &ServerConfig,
+    config: ServerConfig,
     what: Option<&str>,
     filter: &Filter,
 ) -> Result<Listing, Failure> {
-    let policy = load::policy(config)?;
-    let authorities = load::authorities(config)?;
-    let path = path(&config.state_directory);
-    let store = Store::read_only(&path).map_err(|error| unreadable(&error))?;
-    let mut notes = vec!["no gateway runs; this is by its files".to_owned()];
-    let known = match store {
-        Some(store) => store.all().map_err(|error| unreadable(&error))?,
-        None => {
+    let question = Question {
+        known: Source::File(path(&config.state_directory)),
+        live: BTreeMap::new(),
+        policy: Arc::new(load::policy(&config)?),
+        authorities: Arc::new(load::authorities(&config)?),
+        config,
+        now: clock::unix_seconds(),
+    };
+    let mut listing = question.answer(what, filter)?;
+    let note = "no gateway runs; this is by its files".to_owned();
+    listing.notes.insert(0, note);
+    Ok(listing)
+}
+
+impl Question {
+    /// Lists certificates; `what` is a principal, a serial number or a fingerprint.
+    ///
+    /// # Errors
+    /// When what was seen cannot be read.
+    pub fn answer(&self, what: Option<&str>, filter: &Filter) -> Result<Listing, Failure> {
+        let mut notes = Vec::new();
+        let known = self.known.read().map_err(|error| unreadable(&error))?;
+        let known = known.unwrap_or_else(|| {
+            let path = path(&self.config.state_directory);
             let path = path.display();
             notes.push(format!(
                 "no gateway has seen a certificate yet: there is no {path}"
             ));
             Vec::new()
-        }
-    };
-    let sources = Sources {
-        known,
-        live: BTreeMap::new(),
-        config,
-        authorities: &authorities,
-        policy: &policy,
-        now: clock::unix_seconds(),
-    };
-    let mut listing = sources.list(what, filter);
-    notes.append(&mut listing.notes);
-    Ok(Listing { notes, ..listing })
-}
-
-impl Sources<'_> {
-    fn list(self, what: Option<&str>, filter: &Filter) -> Listing {
-        let mut notes = Vec::new();
-        let lists = Lists::of(self.authorities);
+        });
+        let lists = Lists::of(&self.authorities);
         let mut rows = BTreeMap::new();
-        for known in &self.known {
+        for known in &known {
             if let Some(row) = self.seen(known, &lists) {
                 rows.insert(row.fingerprint.clone(), row);
             }
@@ -130,17 +127,17 @@ impl Sources<'_> {
             let key = |row: &Row| (row.principal.clone(), row.valid_from, row.serial.clone());
             key(a).cmp(&key(b))
         });
-        Listing {
+        Ok(Listing {
             rows,
             now: self.now,
             notes,
-        }
+        })
     }
 
     /// A certificate that the gateway has seen.
     fn seen(&self, known: &Known, lists: &Lists) -> Option<Row> {
         let row = Row::of_certificate(&known.certificate, self.now).ok()?;
-        let live = self.live.get(known.fingerprint.as_str());
+        let live = self.live.get(&known.fingerprint);
         let user_agent = known.user_agent.clone();
         let agent = user_agent.as_ref().map(String::as_bytes);
         let agent = agent.and_then(UserAgent::read);
@@ -157,7 +154,7 @@ impl Sources<'_> {
             },
             in_use: Some(live.is_some()),
             last_source: match live {
-                Some(live) => Some(live.source.clone()),
+                Some(source) => Some(source.clone()),
                 None => known.used.as_ref().map(|used| used.source.clone()),
             },
             sessions: Some(known.sessions),
@@ -348,10 +345,13 @@ fn unreadable(error: &dyn std::error::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use adit_pki::{Authority, AuthorityParams, Credential, IssueRequest, Reason};
+    use adit_tunnel::SessionInfo;
     use time::Duration;
 
     use super::super::store::{Use, tests::seen};
+    use super::super::tests::{certificates as in_memory, session};
     use super::*;
+    use crate::init::init;
 
     const POLICY: &str = "[pool]\nv4 = \"10.99.0.0/24\"\n\n[groups]\nstaff = [\"alice@example.com\"]\n\n\
         [[allow]]\nname = \"intranet\"\nwho = [\"group:staff\"]\nto = [\"10.0.0.0/16\"]\n";
@@ -391,15 +391,15 @@ mod tests {
             change(&mut config);
             let authorities = load::authorities(&config).unwrap();
             let policy = Policy::parse(POLICY, "policy.toml").unwrap();
-            let sources = Sources {
-                known,
+            let question = Question {
+                known: Source::Rows(known),
                 live: BTreeMap::new(),
-                config: &config,
-                authorities: &authorities,
-                policy: &policy,
+                config,
+                authorities: Arc::new(authorities),
+                policy: Arc::new(policy),
                 now: NOW,
             };
-            sources.list(None, &Filter::default())
+            question.answer(None, &Filter::default()).unwrap()
         }
     }
 
@@ -444,6 +444,34 @@ mod tests {
         assert_eq!((bob.sessions, bob.last_used), (Some(0), None));
         assert_eq!(bob.access, Some(Vec::new()));
         assert_eq!((gateway.sessions, &gateway.access), (None, &None));
+    }
+
+    #[test]
+    fn a_question_is_answered_while_the_gateway_goes_on_learning() {
+        let desk = Desk::new();
+        let etc = desk.path().join("etc");
+        let listen = "[::]:443".parse().unwrap();
+        init(&etc, &["vpn.example.com".to_owned()], listen).unwrap();
+        let loaded = load::load(&etc.join("server.toml")).unwrap();
+        let state = crate::state::State::open(&desk.path().join("state")).unwrap();
+        for mut certificates in [Certificates::open(&state).unwrap(), in_memory()] {
+            let used = |id, issued: &Credential| SessionInfo {
+                certificate: issued.certificate_der.as_slice().into(),
+                ..session(id, &issued.principal)
+            };
+            let alice = desk.issue("alice@example.com");
+            certificates.opened(&used(1, &alice));
+            let question = certificates.question(&loaded, clock::unix_seconds());
+            certificates.closed(&used(1, &alice));
+            certificates.opened(&used(2, &desk.issue("bob@example.com")));
+            certificates.save();
+            let listing = question.unwrap().answer(None, &Filter::default()).unwrap();
+            let mut rows = listing.rows.iter();
+            let row = rows.find(|row| row.fingerprint == alice.fingerprint);
+            // It was so when it was asked.
+            assert_eq!(row.unwrap().in_use, Some(true));
+            assert!(listing.notes.is_empty(), "{:?}", listing.notes);
+        }
     }
 
     #[test]

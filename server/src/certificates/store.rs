@@ -17,6 +17,30 @@ use tracing::warn;
 #[derive(Debug)]
 pub(super) struct Store {
     connection: Connection,
+    /// Where it is, unless in memory.
+    path: Option<PathBuf>,
+}
+
+/// What is known, to be read where nobody waits for it.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// As it is in a file when it is read, which somebody may be writing.
+    File(PathBuf),
+    /// As it was.
+    Rows(Vec<Known>),
+}
+
+impl Source {
+    /// Everything that is known, by principal; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub(super) fn read(&self) -> Result<Option<Vec<Known>>, StoreError> {
+        match self {
+            Self::File(path) => Store::read_only(path)?.map(|store| store.all()).transpose(),
+            Self::Rows(rows) => Ok(Some(rows.clone())),
+        }
+    }
 }
 
 /// What is known of one certificate.
@@ -126,7 +150,10 @@ impl Store {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(PATIENCE)?;
         match version(&connection)? {
-            VERSION => Ok(Some(Self { connection })),
+            VERSION => Ok(Some(Self {
+                connection,
+                path: Some(path.to_owned()),
+            })),
             version => Err(StoreError::Version(version)),
         }
     }
@@ -138,7 +165,10 @@ impl Store {
     pub(super) fn in_memory() -> Result<Self, StoreError> {
         let mut connection = Connection::open_in_memory()?;
         lay_out(&mut connection)?;
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            path: None,
+        })
     }
 
     fn prepare(path: &Path) -> Result<Self, StoreError> {
@@ -163,7 +193,10 @@ impl Store {
                 Some(verdict),
             )));
         }
-        Ok(Self { connection })
+        Ok(Self {
+            connection,
+            path: Some(path.to_owned()),
+        })
     }
 
     /// Adds what was seen: certificates, their sessions since the last call, and what was said of them
@@ -216,6 +249,17 @@ impl Store {
         self.connection
             .execute("VACUUM INTO ?1", [path.to_string_lossy()])?;
         Ok(())
+    }
+
+    /// What is known, to be read elsewhere. One in memory is read at once: it is young, and an exception.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn source(&self) -> Result<Source, StoreError> {
+        match &self.path {
+            Some(path) => Ok(Source::File(path.clone())),
+            None => Ok(Source::Rows(self.all()?)),
+        }
     }
 
     /// Everything that is known, by principal.

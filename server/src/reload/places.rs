@@ -61,7 +61,7 @@ impl Control<'_> {
         }
         if let Some(admin) = taken.admin {
             let old = std::mem::replace(&mut self.admin, admin);
-            self.latecomers.extend(old.close());
+            self.conversations.take_over(old.close());
         }
         if let Err(error) = self.host.settle() {
             warn!(%error, "the old journal stays; the next reload or the end tries again");

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use super::ControlError;
+use super::{ControlError, Line};
 use crate::files;
 
 /// The listening end. Dropping it removes the socket.
@@ -116,11 +116,15 @@ impl Connection {
 
     /// Answers. A peer that does not read is waited for a second.
     pub async fn send<T: Serialize>(&mut self, answer: &T) -> Result<(), ControlError> {
-        let mut line = serde_json::to_vec(answer).map_err(misunderstood(&self.path))?;
-        line.push(b'\n');
-        timeout(PATIENCE, self.stream.write_all(&line))
+        let line = Line::of(answer).map_err(misunderstood(&self.path))?;
+        self.deliver(&line, PATIENCE).await
+    }
+
+    /// Sends an answer that is written already. A peer that does not take all of it within `patience` is left.
+    pub async fn deliver(&mut self, line: &Line, patience: Duration) -> Result<(), ControlError> {
+        timeout(patience, self.stream.write_all(&line.0))
             .await
-            .map_err(|_| silent(&self.path, PATIENCE))?
+            .map_err(|_| silent(&self.path, patience))?
             .map_err(failed(&self.path, "answer at"))
     }
 }
@@ -130,14 +134,22 @@ pub fn ask<Q: Serialize, A: DeserializeOwned>(
     path: &Path,
     question: &Q,
 ) -> Result<A, ControlError> {
-    let mut line = serde_json::to_vec(question).map_err(misunderstood(path))?;
-    line.push(b'\n');
-    let answer = exchange(path, &line).map_err(|source| match source.kind() {
+    ask_patiently(path, question, ANSWER)
+}
+
+/// The same for a question whose answer may take as long as `patience` to begin. Blocks.
+pub fn ask_patiently<Q: Serialize, A: DeserializeOwned>(
+    path: &Path,
+    question: &Q,
+    patience: Duration,
+) -> Result<A, ControlError> {
+    let line = Line::of(question).map_err(misunderstood(path))?;
+    let answer = exchange(path, &line.0, patience).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             ControlError::NotRunning { path: path.into() }
         }
         // The read timed out.
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => silent(path, ANSWER),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => silent(path, patience),
         // Turned away unheard.
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             ControlError::Permission { path: path.into() }
@@ -147,10 +159,10 @@ pub fn ask<Q: Serialize, A: DeserializeOwned>(
     serde_json::from_str(&answer).map_err(misunderstood(path))
 }
 
-fn exchange(path: &Path, question: &[u8]) -> io::Result<String> {
+fn exchange(path: &Path, question: &[u8], patience: Duration) -> io::Result<String> {
     let mut stream = StdStream::connect(path)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.set_write_timeout(Some(ANSWER))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.write_all(question)?;
     let mut answer = String::new();
     io::BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut answer)?;

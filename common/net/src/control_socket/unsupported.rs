@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::ControlError;
+use super::{ControlError, Line};
 
 /// The listening end; cannot be opened on this system.
 #[derive(Debug)]
@@ -40,6 +41,10 @@ impl Connection {
     pub async fn send<T: Serialize>(&mut self, _answer: &T) -> Result<(), ControlError> {
         match self.0 {}
     }
+
+    pub async fn deliver(&mut self, _line: &Line, _patience: Duration) -> Result<(), ControlError> {
+        match self.0 {}
+    }
 }
 
 /// Asks a running program; cannot be done on this system.
@@ -48,6 +53,15 @@ pub fn ask<Q: Serialize, A: DeserializeOwned>(
     _question: &Q,
 ) -> Result<A, ControlError> {
     Err(unsupported(path))
+}
+
+/// The same; cannot be done on this system either.
+pub fn ask_patiently<Q: Serialize, A: DeserializeOwned>(
+    path: &Path,
+    question: &Q,
+    _patience: Duration,
+) -> Result<A, ControlError> {
+    ask(path, question)
 }
 
 fn unsupported(path: &Path) -> ControlError {
