@@ -281,7 +281,12 @@ impl Control<'_> {
                     self.last_error = Some(refusal.to_string());
                 }
                 ClientEvent::MovedOver { gateway, serial } => {
-                    info!(%gateway, serial, "the session goes on with the renewed certificate");
+                    match serial {
+                        Some(serial) => {
+                            info!(%gateway, serial, "the session goes on with the renewed certificate");
+                        }
+                        None => info!(%gateway, "the session goes on over a new connection"),
+                    }
                     self.renewal_error = None;
                     self.ending = Ending::new(self.watch.card().clone());
                 }
@@ -289,12 +294,12 @@ impl Control<'_> {
                     warn!(
                         reason = %refusal,
                         ?retry_in,
-                        "the session did not move to the renewed certificate and goes on as it was"
+                        "the session did not move to a new connection and goes on as it was"
                     );
                     self.renewal_error = Some(refusal.to_string());
                 }
                 ClientEvent::Certificate(outcome) => self.succeed(&outcome),
-                ClientEvent::GoingAway => info!("the gateway is about to stop"),
+                ClientEvent::GoingAway => info!("the gateway announced the end of the connection"),
                 ClientEvent::Stopped(refusal) => {
                     return Err(
                         Failure::no(refusal.to_string()).with_hint(Some(refusal.kind.hint()))

@@ -68,6 +68,8 @@ struct Session {
     remote: String,
     /// In local time of the policy.
     since: String,
+    /// When it ends unless it moves to another connection before, in local time of the policy.
+    ends: String,
     /// Serial number of its certificate.
     serial: String,
     /// What the client was told.
@@ -274,6 +276,7 @@ impl Answer {
             return text;
         };
         line("session", &session.to_string());
+        line("ends", &session.ends);
         line("has", &session.addresses.join(", "));
         let route = session.route.as_deref();
         line("was told", route.unwrap_or("no route that leads there"));
@@ -310,6 +313,7 @@ impl Session {
     fn of(policy: &Policy, flow: &Flow, findings: &Findings) -> Self {
         let Findings {
             session,
+            ends,
             told,
             allowed,
             flows,
@@ -323,6 +327,7 @@ impl Session {
             id: session.id.0,
             remote: session.remote.to_string(),
             since: policy.local_time(session.since),
+            ends: policy.local_time(*ends),
             serial: session.identity.serial.clone(),
             addresses: told.addresses.iter().map(ToString::to_string).collect(),
             route: route.map(ToString::to_string),

@@ -38,7 +38,8 @@ impl Bystander {
             ..Layout::default()
         })?;
         let setup = Setup::new(programs)?;
-        setup.policy(&format!("{POLICY}{SITE}"))?;
+        let maximum = format!("[[session]]\nwho = [{LODGER:?}]\nmaximum = \"{MAXIMUM}s\"\n");
+        setup.policy(&format!("{POLICY}{SITE}{maximum}"))?;
         // The strict way: no handshake without a certificate.
         setup.configure(|server| drop(server.remove("enrolment")))?;
         let gateway = setup.start_gateway(&internet.gateway)?;
@@ -68,17 +69,7 @@ impl Bystander {
 
     /// Runs `good.py` with a certificate that `adit-ca` issued.
     pub(crate) fn good(&mut self) -> Result<()> {
-        let profile = self.setup.profile("carol@example.com", &["staff"])?;
-        let profile: toml::Table = fs::read_to_string(profile)?.parse()?;
-        let mut good = script(&self.python, "good.py");
-        good.args(["--gateway", &internet::GATEWAY_V4.to_string()]);
-        for part in ["certificate", "key", "ca"] {
-            let pem = profile[part].as_str().context("the profile holds no PEM")?;
-            let file = self.setup.path(format!("carol.{part}"));
-            fs::write(&file, pem)?;
-            let option = if part == "ca" { "authority" } else { part };
-            good.arg(format!("--{option}")).arg(file);
-        }
+        let mut good = self.foreign("good.py", "carol@example.com")?;
         good.args([
             "--office",
             &internet::OFFICE_V4.to_string(),
@@ -88,6 +79,36 @@ impl Bystander {
         print(&stdout);
         ensure!(code == Some(0), "the foreign client was not served");
         Ok(())
+    }
+
+    /// Runs `stay.py`, whose session has a maximum.
+    pub(crate) fn stays(&mut self) -> Result<()> {
+        let mut stay = self.foreign("stay.py", LODGER)?;
+        let office = internet::OFFICE_V4.to_string();
+        stay.args(["--office", &office, "--maximum", MAXIMUM]);
+        let (code, stdout) = self.attack(stay)?;
+        print(&stdout);
+        ensure!(
+            code == Some(0),
+            "the foreign client was not told or not closed"
+        );
+        Ok(())
+    }
+
+    /// One of our Python programs as a client with a certificate that `adit-ca` issued.
+    fn foreign(&self, name: &str, principal: &str) -> Result<Command> {
+        let profile = self.setup.profile(principal, &["staff"])?;
+        let profile: toml::Table = fs::read_to_string(profile)?.parse()?;
+        let mut command = script(&self.python, name);
+        command.args(["--gateway", &internet::GATEWAY_V4.to_string()]);
+        for part in ["certificate", "key", "ca"] {
+            let pem = profile[part].as_str().context("the profile holds no PEM")?;
+            let file = self.setup.path(format!("{principal}.{part}"));
+            fs::write(&file, pem)?;
+            let option = if part == "ca" { "authority" } else { part };
+            command.arg(format!("--{option}")).arg(file);
+        }
+        Ok(command)
     }
 
     /// Runs one case of `hostile.py` and believes its verdict.
@@ -291,6 +312,11 @@ addresses = ["10.40.7.7", "fd00:40::7"]
 principal = "site@example.com"
 networks = ["10.40.0.0/16", "fd00:40::/64"]
 "#;
+
+/// Whose session has a maximum.
+const LODGER: &str = "lodger@example.com";
+/// In seconds.
+const MAXIMUM: &str = "20";
 
 /// The ICMP identifier of packets that must not arrive: `BAD` in peer.py.
 const FORBIDDEN: u16 = 0x0bad;

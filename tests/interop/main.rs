@@ -61,6 +61,10 @@ fn main() -> ExitCode {
         "a_foreign_client_reaches_the_office_in_both_families",
         |world, _| world.good(),
     );
+    add(
+        "a_foreign_client_that_stays_is_told_and_closed_at_the_session_maximum",
+        |world, _| world.stays(),
+    );
     for case in &cases {
         add(case, |world, case| world.hostile(case));
     }

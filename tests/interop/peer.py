@@ -13,7 +13,16 @@ from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from wire import ADDRESS_ASSIGN, ROUTE_ADVERTISEMENT, Capsules, Icmp, echo_request, read_addresses, read_routes
+from wire import (
+    ADDRESS_ASSIGN,
+    ROUTE_ADVERTISEMENT,
+    Capsules,
+    Icmp,
+    echo_request,
+    frame_types,
+    read_addresses,
+    read_routes,
+)
 
 NAME = "vpn.example.com"
 PATH = "/.well-known/masque/ip/*/*/"
@@ -58,6 +67,8 @@ class Peer:
         self.resets, self.stops = {}, {}
         self.headers, self.bodies, self.ended = {}, {}, set()
         self.capsules = {}
+        # The types of the frames on the gateway's control stream, which aioquic does not tell.
+        self.control, self.control_frames = b"", []
         self.addresses, self.routes, self.assigns = None, None, []
         self.packets = []
         self.handshaken = False
@@ -105,6 +116,9 @@ class Peer:
                     self.handshaken = True
                 case events.ConnectionTerminated():
                     self.closed = (event.error_code, event.reason_phrase)
+                case events.StreamDataReceived(stream_id=3):
+                    self.control += event.data
+                    self.control_frames = frame_types(self.control)
                 case events.StreamReset():
                     self.resets[event.stream_id] = event.error_code
                 case events.StopSendingReceived():

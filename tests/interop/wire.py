@@ -24,6 +24,22 @@ def capsule(kind: int, value: bytes) -> bytes:
     return varint(kind) + varint(len(value)) + value
 
 
+def frame_types(control: bytes) -> list[int]:
+    """The types of the whole frames on an HTTP/3 control stream (RFC 9114 section 6.2.1)."""
+    found = []
+    try:
+        _, at = read_varint(control, 0)
+        while True:
+            kind, at = read_varint(control, at)
+            length, at = read_varint(control, at)
+            at += length
+            if at > len(control):
+                return found
+            found.append(kind)
+    except IndexError:
+        return found
+
+
 def address(request: int, text: str) -> bytes:
     """One entry of ADDRESS_ASSIGN or ADDRESS_REQUEST; host bits are sent as written."""
     interface = ipaddress.ip_interface(text)

@@ -13,6 +13,7 @@ mod enrolment;
 mod errors;
 mod leftovers;
 mod load;
+mod maximum;
 mod mtu;
 mod page;
 mod path;
@@ -132,6 +133,14 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_hundred_sessions_end_within_a_second_of_their_certificates",
         renewal::a_hundred_sessions_end_with_their_certificates,
+    ),
+    (
+        "a_session_moves_before_its_maximum_without_losing_a_packet",
+        maximum::a_session_moves_before_it,
+    ),
+    (
+        "who_cannot_move_is_closed_at_the_session_maximum",
+        maximum::who_cannot_move_is_closed_at_it,
     ),
     (
         "a_hundred_revocations_count_within_a_second_each",

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::close::{Refusal, RefusalKind};
 use crate::identity::{Identity, Principal};
+use crate::period::Period;
 use crate::policy::{Filter, Policy};
 use crate::range::RouteRange;
 use crate::table::leases::{LeaseEntry, Leases};
@@ -33,6 +34,9 @@ pub struct Grant {
     pub routes: Vec<RouteRange>,
     /// What it may reach.
     pub filter: Arc<Filter>,
+    /// How long the session may go on before everything about it is checked anew; `None` is as long as the
+    /// certificate counts.
+    pub maximum: Option<Period>,
     /// When the policy next changes by itself what this identity gets, in seconds since 1970;
     /// `None` is never.
     pub changes_at: Option<i64>,
@@ -110,6 +114,7 @@ impl Admission {
             addresses,
             routes: access.filter.routes().to_vec(),
             filter: access.filter,
+            maximum: access.maximum,
             changes_at: access.changes_at,
         })
     }

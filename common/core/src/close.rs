@@ -165,6 +165,8 @@ refusals! {
     IssuingFailed = 34, "issuing-failed", 503, Backoff, "the gateway cannot issue certificates at present";
     /// Somebody else answers, or the gateway has another key by now.
     WrongGatewayKey = 35, "wrong-gateway-key", 421, Never, "the gateway's key is not the one that the code names";
+    /// The policy wants everything to be checked anew: the next connection may be made at once.
+    SessionMaximum = 36, "session-maximum", 403, Backoff, "the session maximum was reached";
 }
 
 impl RefusalKind {
@@ -215,6 +217,7 @@ impl RefusalKind {
             | Self::IssuingFailed
             | Self::RequestTimeout
             | Self::HandedOver
+            | Self::SessionMaximum
             | Self::Unreachable => "try again later",
         }
     }

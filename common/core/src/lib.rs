@@ -22,6 +22,7 @@ pub mod h3;
 pub mod identity;
 pub mod mtu;
 pub mod offload;
+pub mod period;
 pub mod plan;
 pub mod policy;
 pub mod range;

@@ -13,12 +13,14 @@ use ipnet::IpNet;
 use self::assertion::Assertion;
 use self::clock::Clock;
 use self::groups::{Groups, Origin};
+use self::limit::{Limit, Limits};
 use self::naming::Naming;
 use self::networks::Networks;
 use self::shared::SharedFilters;
 use crate::close::{Refusal, RefusalKind};
 use crate::config::{ConfigError, Warning};
 use crate::identity::{Identity, Principal};
+use crate::period::Period;
 use crate::table::leases::Pools;
 
 mod assertion;
@@ -28,6 +30,7 @@ mod file;
 mod filter;
 mod glob;
 mod groups;
+mod limit;
 mod naming;
 mod nesting;
 mod networks;
@@ -40,7 +43,7 @@ mod shared;
 mod standing;
 mod summary;
 
-pub use explain::{Explanation, GroupOrigin, Miss, Question, RuleText, Upcoming, render};
+pub use explain::{Explanation, GroupOrigin, Maximum, Miss, Question, RuleText, Upcoming, render};
 pub use filter::{Decision, Direction, Filter, Flow, RuleId};
 pub use rate::Rate;
 pub use rule::{Action, Rule};
@@ -59,6 +62,7 @@ pub struct Policy {
     /// In the order of the file.
     rules: Vec<Arc<Rule>>,
     naming: Naming,
+    limits: Limits,
     fixed: BTreeMap<Principal, Vec<IpAddr>>,
     sites: BTreeMap<Principal, Vec<IpNet>>,
     tests: Vec<Assertion>,
@@ -77,6 +81,9 @@ pub struct Access {
     pub networks: Vec<IpNet>,
     /// What may be reached.
     pub filter: Arc<Filter>,
+    /// How long a session may go on before everything about it is checked anew; `None` is as long as its
+    /// certificate counts.
+    pub maximum: Option<Period>,
     /// When hours or the validity of rules next change what this identity gets, in seconds since
     /// 1970: ask again then. `None` is never.
     pub changes_at: Option<i64>,
@@ -235,14 +242,23 @@ impl Policy {
             fixed: self.fixed.get(principal).cloned().unwrap_or_default(),
             networks: self.sites.get(principal).cloned().unwrap_or_default(),
             filter,
+            maximum: self
+                .limit(principal, authority, &named)
+                .map(|limit| limit.maximum),
             changes_at: counting.changes_at,
         })
     }
 
     fn named(&self, principal: &Principal, authority: &str, certified: &[String]) -> Named {
         let groups = self.groups.of(principal, certified);
-        let rules = self.naming.rules(principal, authority, groups.keys());
+        let rules = self.naming.named(principal, authority, groups.keys());
         Named { groups, rules }
+    }
+
+    /// What limits the sessions of somebody.
+    fn limit(&self, principal: &Principal, authority: &str, named: &Named) -> Option<&Limit> {
+        self.limits
+            .shortest(principal, authority, named.groups.keys())
     }
 
     /// Those of `rules` that count at `now`, and when that changes.

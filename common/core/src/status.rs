@@ -61,7 +61,8 @@ pub struct SessionStatus {
     pub user_agent: Option<String>,
     /// Seconds since 1970 when it opened.
     pub since: i64,
-    /// Seconds since 1970 when it ends at the latest, with the first certificate of its chain.
+    /// Seconds since 1970 when it ends at the latest: with the first certificate of its chain, or by the session
+    /// maximum if it does not move to another connection before.
     #[serde(default)]
     pub ends: i64,
     /// The client's certificate.

@@ -38,6 +38,7 @@ fn an_explanation_names_the_rule_and_what_will_change() {
          group         staff (policy.toml:6, as a member of contractors)\n\
          address       10.99.0.50\n\
          route         10.0.3.0-10.0.255.255\n\
+         maximum       8h for a session, then everything is checked anew (policy.toml:33)\n\
          upcoming      Mon 2026-01-05 18:00 Europe/Berlin: what this identity may do changes: office ceases to count\n\
          upcoming      Sun 2026-02-01 00:00 Europe/Berlin: office ends for good\n\
          upcoming      Sat 2026-02-14 00:00 Europe/Berlin: the certificate expires\n"
@@ -335,4 +336,8 @@ name = "monitoring"
 who = ["group:night", "authority:partner"]
 to = ["10.0.0.0/16"]
 direction = "in"
+
+[[session]]
+who = ["group:staff"]
+maximum = "8h"
 "#;

@@ -209,10 +209,13 @@ fn ending_on_either_side_ends_both() {
 #[test]
 fn a_shutdown_lets_the_tunnel_finish_and_turns_new_requests_away() {
     let mut pair = Pair::established();
+    assert!(pair.client.can_ask_certificate() && !pair.client.is_going_away());
     pair.gateway.shutdown();
     pair.drive();
     assert_eq!(pair.client_events, [ClientEvent::GoingAway]);
     assert_eq!(pair.client.established(), Some(REQUEST));
+    // RFC 9114 §5.2: what is asked from now on belongs on another connection.
+    assert!(!pair.client.can_ask_certificate() && pair.client.is_going_away());
 
     let mut pair = Pair::new(&[]);
     pair.gateway.shutdown();

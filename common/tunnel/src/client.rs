@@ -74,14 +74,14 @@ pub enum ClientEvent {
         /// When the next attempt is made.
         retry_in: Duration,
     },
-    /// The session goes on over a new connection, with the renewed certificate.
+    /// The session goes on over a new connection.
     MovedOver {
         /// The gateway's address.
         gateway: SocketAddr,
-        /// The serial number of the certificate.
-        serial: String,
+        /// The serial number of the certificate, if it is a renewed one.
+        serial: Option<String>,
     },
-    /// The session could not be moved to a renewed certificate; it goes on as it was, and another attempt follows.
+    /// The session could not be moved to a new connection; it goes on as it was, and another attempt follows.
     Stayed {
         /// Why.
         refusal: Refusal,
@@ -90,7 +90,8 @@ pub enum ClientEvent {
     },
     /// What became of [`Client::ask_certificate`].
     Certificate(Result<Issued, Refusal>),
-    /// The gateway announced its end (RFC 9114 §5.2); the session goes on until it comes.
+    /// The gateway announced the end of the connection (RFC 9114 §5.2): its own, or that the session must move to
+    /// another.
     GoingAway,
     /// Retrying cannot cure it: the client does nothing more.
     Stopped(Refusal),
@@ -118,7 +119,7 @@ pub struct Client {
     opening: Opening,
     /// With the certificate for the next session.
     tls: Arc<QuicClient>,
-    /// The present session's way to a renewed certificate.
+    /// The present session's way to another connection.
     renewal: Option<Renewal>,
     /// Links that the session has left; what is still under way on them is taken.
     retired: Vec<Retired>,
@@ -377,8 +378,10 @@ impl Client {
             Notice::Report(Report::Certificate(outcome)) => {
                 self.events.push_back(ClientEvent::Certificate(outcome));
             }
-            // The session goes on until the gateway ends it; the next one is dialled then.
-            Notice::Report(Report::GoingAway) => self.events.push_back(ClientEvent::GoingAway),
+            Notice::Report(Report::GoingAway) => {
+                self.events.push_back(ClientEvent::GoingAway);
+                self.leave(now, key);
+            }
         }
     }
 }

@@ -41,6 +41,7 @@ mod machine;
 mod neighbours;
 mod report;
 mod session;
+mod term;
 
 use handover::Tail;
 pub use inquiry::{Findings, Inquiry};
@@ -233,7 +234,7 @@ impl Gateway {
                 }
             }
             ToEngine::Regrant(regrant) => {
-                self.regrant(regrant.session, regrant.identity, regrant.grant);
+                self.regrant(now, *regrant);
             }
             ToEngine::Certificate {
                 session,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Grant;
 use crate::close::Refusal;
+use crate::period::Period;
 use crate::policy::Filter;
 use crate::range::{self, RouteRange};
 
@@ -64,9 +65,21 @@ pub struct Changed {
     /// The rules that count for it.
     #[serde(default)]
     pub rules: RuleChange,
+    /// How long it may go on before everything is checked anew, if that is another time.
+    #[serde(default)]
+    pub maximum: Option<MaximumChange>,
     /// Its flows, where its engine was asked.
     #[serde(default)]
     pub flows: Option<FlowLoss>,
+}
+
+/// Another session maximum, in seconds; `None` is as long as the certificate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaximumChange {
+    /// What it was.
+    pub before: Option<u64>,
+    /// What it is.
+    pub after: Option<u64>,
 }
 
 /// What comes and what goes.
@@ -175,6 +188,9 @@ impl Difference {
             let lost = &changed.routes.lost;
             line("no longer reaches", lost, Some(changed.lost));
             changed.rules.render(&mut text);
+            if let Some(maximum) = changed.maximum {
+                let _ = writeln!(text, "  {:<18}{maximum}", "session maximum");
+            }
             if let Some(flows) = changed.flows {
                 let _ = writeln!(text, "  {:<18}{flows}", "flows");
             }
@@ -220,12 +236,16 @@ impl Changed {
                 lost: lost.iter().map(shown_range).collect(),
             },
             rules,
+            maximum: (before.maximum != after.maximum).then(|| MaximumChange {
+                before: before.maximum.map(Period::seconds),
+                after: after.maximum.map(Period::seconds),
+            }),
             flows: None,
         };
         let same = [&changed.addresses, &changed.groups, &changed.routes]
             .iter()
             .all(|exchange| **exchange == Exchange::default());
-        let same = same && changed.rules.is_empty();
+        let same = same && changed.rules.is_empty() && changed.maximum.is_none();
         (!same).then_some(changed)
     }
 }
@@ -240,6 +260,16 @@ impl Exchange {
             gained: missing(after, before),
             lost: missing(before, after),
         }
+    }
+}
+
+impl fmt::Display for MaximumChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = |seconds: Option<u64>| match seconds.and_then(Period::of_seconds) {
+            Some(period) => period.to_string(),
+            None => "none".to_owned(),
+        };
+        write!(f, "{} (was {})", told(self.after), told(self.before))
     }
 }
 
@@ -327,6 +357,7 @@ mod tests {
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             routes: access.filter.routes().to_vec(),
             filter: Arc::clone(&access.filter),
+            maximum: None,
             changes_at: None,
         }
     }
@@ -378,6 +409,7 @@ mod tests {
             ],
         );
         after.groups = vec!["admins".to_owned()];
+        after.maximum = Period::parse("8h");
         let refusal = Refusal::new(RefusalKind::AccessWithdrawn, "");
         let mut bob = before.clone();
         bob.principal = Principal::parse("bob@example.com").unwrap();
@@ -402,6 +434,7 @@ mod tests {
                may use           allow at p.toml:1: allow * to 10.0.0.0/24, 10.0.255.255/32, \
              fd00:1::/64, fd00:2::/63\n  \
                may no longer use allow at p.toml:1: allow * to 10.0.0.0/16, fd00:1::/64\n  \
+               session maximum   8h (was none)\n  \
                flows             1 of 4 flows ends\n"
         );
     }

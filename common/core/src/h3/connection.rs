@@ -283,6 +283,11 @@ impl Connection {
         self.peer_settings
     }
 
+    /// Whether the peer has sent GOAWAY.
+    pub fn is_peer_going_away(&self) -> bool {
+        self.peer_goaway.is_some()
+    }
+
     /// The next thing to do on the QUIC connection.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

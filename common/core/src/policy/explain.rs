@@ -62,6 +62,9 @@ pub struct Explanation {
     pub fixed_addresses: Vec<String>,
     /// The route that leads there, "10.0.0.0-10.0.255.255"; `None` when the client is not told any.
     pub route: Option<String>,
+    /// How long a session may go on before everything about it is checked anew, if that is limited.
+    #[serde(default)]
+    pub maximum: Option<Maximum>,
     /// What will change by itself, the next first.
     pub upcoming: Vec<Upcoming>,
 }
@@ -84,6 +87,17 @@ pub struct Miss {
     pub rule: RuleText,
     /// What of it does not fit.
     pub because: Vec<String>,
+}
+
+/// The session maximum, and where it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maximum {
+    /// In seconds.
+    pub seconds: u64,
+    /// The same as it could be written, "8h".
+    pub text: String,
+    /// File and line.
+    pub place: String,
 }
 
 /// A group, and why somebody is in it.
@@ -125,6 +139,13 @@ pub(super) fn explain(policy: &Policy, question: &Question<'_>) -> Explanation {
         time: policy.clock.show(*now),
         groups: origins(policy, &named),
         fixed_addresses: shown(policy.fixed.get(*principal)),
+        maximum: policy
+            .limit(principal, authority, &named)
+            .map(|limit| Maximum {
+                seconds: limit.maximum.seconds(),
+                text: limit.maximum.to_string(),
+                place: format!("{}:{}", policy.file, limit.line),
+            }),
         ..Explanation::default()
     };
     let mut deciding = None;

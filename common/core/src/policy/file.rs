@@ -7,9 +7,11 @@ use self::addresses::{Addresses, RawPool, RawPrincipal, RawSite};
 use self::assertions::RawTest;
 use self::names::Lists;
 use self::rules::{RawRule, Reader};
+use self::sessions::RawSession;
 use self::source::Source;
 use super::Policy;
 use super::clock::Clock;
+use super::limit::Limits;
 use super::naming::Naming;
 use super::shadow;
 use super::shared::SharedFilters;
@@ -19,6 +21,7 @@ mod addresses;
 mod assertions;
 mod names;
 mod rules;
+mod sessions;
 mod source;
 
 #[derive(Deserialize)]
@@ -39,6 +42,8 @@ struct Raw {
     #[serde(default)]
     site: Vec<RawSite>,
     #[serde(default)]
+    session: Vec<Spanned<RawSession>>,
+    #[serde(default)]
     test: Vec<Spanned<RawTest>>,
 }
 
@@ -51,7 +56,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Policy, ConfigError> {
     let groups = names::groups(&source, &raw.groups)?;
     let rules = Reader::new(&source, &networks, &clock).rules(raw.allow, raw.deny)?;
     let tests = assertions::parse(&source, &clock, &rules, raw.test)?;
-    let naming = Naming::of(&rules);
+    let naming = Naming::of(rules.iter().map(|rule| &rule.who[..]));
+    let limits = Limits::new(sessions::parse(&source, raw.session)?);
     let mut warnings = Vec::new();
     let (named_networks, named_groups) = ((&raw.networks, &networks), (&raw.groups, &groups));
     names::warn_unused(
@@ -59,7 +65,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Policy, ConfigError> {
         named_networks,
         named_groups,
         &rules,
-        &naming,
+        naming.groups().chain(limits.groups()),
         &mut warnings,
     );
     addresses.warn_unreachable(&source, &naming, &mut warnings);
@@ -74,6 +80,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Policy, ConfigError> {
         groups,
         rules,
         naming,
+        limits,
         fixed,
         sites,
         tests,

@@ -1,14 +1,14 @@
-//! Finds the rules that name somebody without reading all of them.
+//! Finds what names somebody, such as rules, without reading all of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::glob::{self, Glob};
 use super::nesting::index;
-use super::rule::{Rule, Who};
+use super::rule::Who;
 use crate::identity::Principal;
 
-/// Rules by what stands in their `who`, each list ascending.
+/// Rules, or what else has a `who`, by what stands in it, each list ascending.
 #[derive(Debug, Default)]
 pub(super) struct Naming {
     everybody: Vec<u32>,
@@ -20,18 +20,18 @@ pub(super) struct Naming {
 }
 
 impl Naming {
-    pub(super) fn of(rules: &[Arc<Rule>]) -> Self {
+    pub(super) fn of<'a>(rules: impl Iterator<Item = &'a [Who]>) -> Self {
         let mut naming = Self::default();
-        for (n, rule) in rules.iter().enumerate() {
-            for who in &rule.who {
+        for (n, rule) in rules.enumerate() {
+            for who in rule {
                 naming.list(who).push(index(n));
             }
         }
         naming
     }
 
-    /// Rules that name this principal, ascending, each once.
-    pub(super) fn rules<'a>(
+    /// Those that name this principal, ascending, each once.
+    pub(super) fn named<'a>(
         &self,
         principal: &Principal,
         authority: &str,

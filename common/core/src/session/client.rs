@@ -181,7 +181,12 @@ impl Control {
 
     /// Says whether there is a session, and no request for a certificate that is not answered.
     pub fn can_ask_certificate(&self) -> bool {
-        matches!(self.phase, Phase::Open) && self.post.is_none()
+        matches!(self.phase, Phase::Open) && self.post.is_none() && !self.is_going_away()
+    }
+
+    /// Says whether the gateway takes no further request on this connection (GOAWAY, RFC 9114 §5.2).
+    pub fn is_going_away(&self) -> bool {
+        self.h3.is_peer_going_away()
     }
 
     /// Ends the session from our side: FIN on the request stream.

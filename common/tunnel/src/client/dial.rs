@@ -118,6 +118,10 @@ impl Client {
             self.events.push_back(ClientEvent::Stopped(refusal));
             return;
         }
+        if refusal.kind == RefusalKind::GatewayShutdown {
+            // The successor's link leads to the same gateway.
+            self.abandon_renewal(now);
+        }
         if self.fall_back_on_successor(now, &refusal) {
             return;
         }

@@ -1,7 +1,8 @@
-//! A renewed certificate: the session moves to a second connection while the first carries packets.
+//! The session moves to a second connection while the first carries packets: to show a renewed certificate, or since
+//! the gateway announced the end of the first (RFC 9114 §5.2).
 //!
 //! ```text
-//! renew ─► Dialing ─2xx─► Ready ─addresses, path─► move: new packets take the new link
+//! begin ─► Dialing ─2xx─► Ready ─addresses, path─► move: new packets take the new link
 //!             │ failed                             the old one is heard for a moment, then closed
 //!             └─► Waiting ─► Dialing …             (or the session is lost, and the successor takes its place)
 //! ```
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_core::close::{Refusal, RefusalKind, Retry};
+use adit_core::session::client::Control;
 use adit_core::status::ClientCertificate;
 
 use super::{Client, ClientEvent, Phase, Tunnel};
@@ -18,9 +20,9 @@ use crate::handover::Secret;
 use crate::links::Key;
 use crate::tls::QuicClient;
 
-/// The present session's way to another certificate.
+/// The present session's way to another connection.
 pub(super) struct Renewal {
-    /// With that certificate.
+    /// With the certificate that is shown there.
     tls: Arc<QuicClient>,
     /// Whether the gateway has refused it for good: then the old one is the better one as long as it lasts.
     is_refused: bool,
@@ -86,6 +88,21 @@ impl Client {
         self.dial_successor(now);
     }
 
+    /// The gateway wants the session on another connection.
+    pub(super) fn leave(&mut self, now: Instant, key: Key) {
+        let is_present = matches!(&self.phase, Phase::Up(tunnel) if tunnel.key == key);
+        let machine = self.links.get(key).and_then(|link| link.machine.as_ref());
+        let is_asked = machine.is_some_and(Control::is_going_away);
+        if is_present && is_asked && self.renewal.is_none() {
+            self.renewal = Some(Renewal {
+                tls: Arc::clone(&self.tls),
+                is_refused: false,
+                step: Step::Idle,
+            });
+            self.dial_successor(now);
+        }
+    }
+
     /// The certificate of the present session, or of the next one while there is none; and the one to come.
     pub(super) fn certificates(&self) -> (&ClientCertificate, Option<&ClientCertificate>) {
         let shown = match &self.phase {
@@ -94,6 +111,7 @@ impl Client {
             Phase::Resolving | Phase::Waiting { .. } | Phase::Stopped => &self.tls,
         };
         let renewed = self.renewal.as_ref().map(|renewal| &renewal.tls);
+        let renewed = renewed.filter(|renewed| !Arc::ptr_eq(renewed, shown));
         (
             shown.certificate(),
             renewed.map(|renewed| renewed.certificate()),
@@ -333,13 +351,16 @@ impl Client {
             stream: before.stream,
             until: now + RETIREMENT,
         });
-        let serial = tls.certificate().serial.clone();
+        let serial = (!Arc::ptr_eq(&tls, &before.tls)).then(|| tls.certificate().serial.clone());
         self.tls = tls;
         if let Some(gateway) = self.remote(tunnel.key) {
             self.events
                 .push_back(ClientEvent::MovedOver { gateway, serial });
         }
+        let key = tunnel.key;
         self.phase = Phase::Up(*tunnel);
+        // It may have been asked while the other connection was in use.
+        self.leave(now, key);
     }
 
     fn step(&mut self, step: Step) {

@@ -26,6 +26,8 @@ pub struct Inquiry {
 pub struct Findings {
     /// The session.
     pub session: SessionInfo,
+    /// When it ends at the latest, in seconds since 1970.
+    pub ends: i64,
     /// The addresses and routes its client was told.
     pub told: Assignment,
     /// Whether the session may begin such a flow now.
@@ -54,6 +56,7 @@ impl Gateway {
         flows.truncate(SHOWN);
         Some(Findings {
             session: session.info(self.links.get(key)?.connection.remote_address()),
+            ends: session.term.ends(),
             told: session.assignment(),
             allowed: matches!(
                 session.grant.filter.decide(&inquiry.flow),

@@ -3,17 +3,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use adit_core::admission::Grant;
 use adit_core::close::RefusalKind;
 use adit_core::dataplane::gateway::Place;
-use adit_core::identity::Identity;
 use adit_core::session::gateway::Control;
 
-use super::{Gateway, GatewayEvent, Session, SessionId};
+use super::{Gateway, GatewayEvent, Session};
 use crate::link::Link;
 use crate::links::Key;
 use crate::path::Ipv6;
-use crate::reception::ToReception;
+use crate::reception::{Regrant, ToReception};
 
 impl Gateway {
     pub(super) fn open(&mut self, link: Link<Control>, session: Session) {
@@ -40,15 +38,18 @@ impl Gateway {
     }
 
     /// Gives a session what it has from now on, and tells its client what of that is new (RFC 9484 §4.7).
-    pub(super) fn regrant(&mut self, session: SessionId, identity: Identity, grant: Grant) {
-        let Some(&key) = self.by_id.get(&session) else {
+    pub(super) fn regrant(&mut self, now: Instant, regrant: Regrant) {
+        let Some(&key) = self.by_id.get(&regrant.session) else {
             return;
         };
         let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
             return;
         };
-        session.identity = identity;
-        let before = session.replace_grant(grant);
+        session.identity = regrant.identity;
+        let due = session.timeout();
+        let before = session.replace_grant(regrant.grant);
+        session.term.change(now, session.grant.maximum, &self.epoch);
+        let due_now = session.timeout();
         for prefix in &session.grant.addresses {
             if !before.addresses.contains(prefix) {
                 self.owners.insert(*prefix, Place::Here(key));
@@ -59,7 +60,18 @@ impl Gateway {
                 self.owners.remove(prefix, Place::Here(key));
             }
         }
+        self.rearm(key, due, due_now);
         self.tell_assignment(key);
+    }
+
+    /// Moves a session's place among the timers.
+    fn rearm(&mut self, key: Key, before: Option<Instant>, after: Option<Instant>) {
+        if let Some(due) = before {
+            self.timers.remove(&(due, key));
+        }
+        if let Some(due) = after {
+            self.timers.insert((due, key));
+        }
     }
 
     /// Tells a client what addresses and routes it has; what it was told already is not told again.
@@ -139,14 +151,22 @@ impl Gateway {
     }
 
     pub(super) fn handle_session_timeout(&mut self, now: Instant, key: Key) {
-        let Some(session) = self.session(key) else {
+        let Some(session) = self.sessions.get_mut(key).and_then(Option::as_mut) else {
             return;
         };
-        if session.deadline.is_some_and(|deadline| deadline <= now) {
-            self.end(now, key, RefusalKind::SessionExpired);
-        } else {
-            self.follow_path(now, key);
+        if let Some(kind) = session.term.over(now) {
+            return self.end(now, key, kind);
         }
+        let before = session.timeout();
+        if session.term.take_notice(now) {
+            let after = session.timeout();
+            self.rearm(key, before, after);
+            // RFC 9114 §5.2: what is open goes on, and the next request belongs on another connection.
+            if let Some(machine) = self.links.touch(key).and_then(|link| link.machine.as_mut()) {
+                machine.shutdown();
+            }
+        }
+        self.follow_path(now, key);
     }
 
     /// Adopts QUIC's current limit and gives or takes IPv6 accordingly.
@@ -168,12 +188,7 @@ impl Gateway {
         }
         let after = session.timeout();
         if before != after {
-            if let Some(due) = before {
-                self.timers.remove(&(due, key));
-            }
-            if let Some(due) = after {
-                self.timers.insert((due, key));
-            }
+            self.rearm(key, before, after);
         }
         if changes {
             // Addresses that the path does not carry are nobody's.

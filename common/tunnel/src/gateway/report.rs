@@ -98,7 +98,7 @@ impl Gateway {
             remote: link.connection.remote_address().to_string(),
             user_agent: session.user_agent.as_ref().map(ToString::to_string),
             since: session.since_unix,
-            ends: session.ends,
+            ends: session.term.ends(),
             certificate: CertificateStatus {
                 serial: session.identity.serial.clone(),
                 authority: session.identity.authority.clone(),

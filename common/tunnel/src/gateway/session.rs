@@ -13,6 +13,7 @@ use adit_core::session::{Assignment, UserAgent};
 use adit_core::wire::ip::IpPacket;
 use ipnet::IpNet;
 
+use super::term::Term;
 use crate::epoch::Epoch;
 use crate::holder::Holder;
 use crate::path::{InnerMtu, Ipv6};
@@ -52,10 +53,7 @@ pub(crate) struct Session {
     /// The request stream the datagrams belong to.
     pub(super) stream: u64,
     pub(super) since_unix: i64,
-    /// When the first certificate of its chain, and with it the session, ends, in seconds since 1970.
-    pub(super) ends: i64,
-    /// The same by the clock of the engine.
-    pub(super) deadline: Option<Instant>,
+    pub(super) term: Term,
     pub(super) mtu: InnerMtu,
     pub(super) ipv6: Ipv6,
     pub(super) counters: Counters,
@@ -98,8 +96,7 @@ impl Session {
     ) -> Self {
         Self {
             id,
-            ends: holder.identity.not_after,
-            deadline: epoch.instant_of(holder.identity.not_after),
+            term: Term::new(now, id, holder.identity.not_after, grant.maximum, epoch),
             identity: holder.identity,
             certificate: holder.certificate,
             user_agent: holder.user_agent,
@@ -117,13 +114,10 @@ impl Session {
         }
     }
 
-    /// The same, ending when the calendar reaches `ends`.
-    pub(crate) fn ending(self, ends: i64, epoch: &Epoch) -> Self {
-        Self {
-            ends,
-            deadline: epoch.instant_of(ends),
-            ..self
-        }
+    /// The same, with certificates that count until the calendar reaches `ends`.
+    pub(crate) fn ending(self, now: Instant, ends: i64, epoch: &Epoch) -> Self {
+        let term = Term::new(now, self.id, ends, self.grant.maximum, epoch);
+        Self { term, ..self }
     }
 
     /// From now on the session may do this, and nothing else: its flows are judged again as they come.
@@ -143,8 +137,7 @@ impl Session {
         self.user_agent = arrived.user_agent;
         self.id = arrived.id;
         self.stream = arrived.stream;
-        self.ends = arrived.ends;
-        self.deadline = arrived.deadline;
+        self.term = arrived.term;
         self.mtu = arrived.mtu;
         self.ipv6 = arrived.ipv6;
         self.passed = None;
@@ -211,7 +204,7 @@ impl Session {
     /// When the session needs a look without anything arriving.
     pub(super) fn timeout(&self) -> Option<Instant> {
         let settles = (self.ipv6 == Ipv6::Pending).then(|| self.mtu.settles_at());
-        [self.deadline, settles].into_iter().flatten().min()
+        [self.term.timeout(), settles].into_iter().flatten().min()
     }
 }
 

@@ -103,7 +103,7 @@ impl Reception {
         };
         let hash = self.endpoints.hash_key();
         let session = Session::new(now, id, holder, grant, mtu, hash, &self.epoch);
-        let session = session.ending(ends, &self.epoch);
+        let session = session.ending(now, ends, &self.epoch);
         if let Some(machine) = &mut link.machine {
             machine.offer_handover(self.endpoints.place(engine));
             machine.admit(&session.assignment());

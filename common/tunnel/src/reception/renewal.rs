@@ -172,6 +172,7 @@ impl Reception {
             && seated.grant.addresses == grant.addresses
             && seated.grant.routes == grant.routes
             && seated.grant.groups == grant.groups
+            && seated.grant.maximum == grant.maximum
             && seated.identity == identity;
         let before = std::mem::replace(&mut seated.grant, grant.clone());
         seated.identity.clone_from(&identity);

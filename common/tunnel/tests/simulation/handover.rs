@@ -15,6 +15,8 @@ use super::packets;
 use super::pki::Pki;
 use super::world::{GATEWAY, World};
 
+mod maximum;
+
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 const ALICE: &str = "alice@example.com";

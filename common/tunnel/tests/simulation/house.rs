@@ -197,6 +197,17 @@ impl House {
         })
     }
 
+    /// When the principal's session ends, in seconds since 1970.
+    #[allow(dead_code)]
+    pub fn ends_of(&self, now: Instant, principal: &str) -> Option<i64> {
+        self.engines.iter().find_map(|room| {
+            let sessions = room.engine.status(now).sessions;
+            let mut sessions = sessions.iter();
+            let session = sessions.find(|session| session.principal == principal);
+            session.map(|session| session.ends)
+        })
+    }
+
     /// What passed by each rule in the principal's session.
     #[allow(dead_code)]
     pub fn rules_of(&self, now: Instant, principal: &str) -> Option<RulesTraffic> {

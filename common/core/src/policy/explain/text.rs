@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Explanation;
+use super::{Explanation, Maximum};
 
 /// The explanation as text, in the form that `status` has for a client.
 #[must_use]
@@ -49,6 +49,12 @@ pub fn render(explanation: &Explanation) -> String {
         "route",
         explanation.route.as_deref().unwrap_or("none leads there"),
     );
+    if let Some(Maximum { text, place, .. }) = &explanation.maximum {
+        line(
+            "maximum",
+            &format!("{text} for a session, then everything is checked anew ({place})"),
+        );
+    }
     for upcoming in &explanation.upcoming {
         line("upcoming", &format!("{}: {}", upcoming.time, upcoming.what));
     }

@@ -9,7 +9,6 @@ use toml::Spanned;
 use super::source::Source;
 use crate::config::{ConfigError, Warning};
 use crate::policy::groups::Groups;
-use crate::policy::naming::Naming;
 use crate::policy::nesting::{cycle, index};
 use crate::policy::networks::{Network, Networks};
 use crate::policy::rule::{Destination, Rule};
@@ -104,13 +103,14 @@ pub(super) fn groups(source: &Source<'_>, raw: &Lists) -> Result<Groups, ConfigE
     Ok(groups)
 }
 
-/// Warns of names of the file that no rule uses, directly or through others.
-pub(super) fn warn_unused(
+/// Warns of names of the file that nothing uses, directly or through others; `used_groups` are those that are used
+/// directly.
+pub(super) fn warn_unused<'a>(
     source: &Source<'_>,
     (raw_networks, networks): (&Lists, &Networks),
     (raw_groups, groups): (&Lists, &Groups),
     rules: &[Arc<Rule>],
-    naming: &Naming,
+    used_groups: impl Iterator<Item = &'a str>,
     warnings: &mut Vec<Warning>,
 ) {
     let named = rules.iter().flat_map(|rule| &rule.to);
@@ -140,9 +140,7 @@ pub(super) fn warn_unused(
             inner[*group as usize].push(index(number));
         }
     }
-    let named = naming
-        .groups()
-        .filter_map(|name| groups.by_name.get(name).copied());
+    let named = used_groups.filter_map(|name| groups.by_name.get(name).copied());
     let used = reached(groups.names.len(), named, |one, open| {
         open.extend(&inner[one as usize]);
     });

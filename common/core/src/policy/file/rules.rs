@@ -20,7 +20,8 @@ use crate::policy::rule::{Action, Directions, Rule, Who};
 use crate::policy::schedule::{Hours, Schedule};
 use crate::policy::services::{Service, Services};
 
-type List = Spanned<Vec<Spanned<String>>>;
+/// A list that says where it stands, as its entries do.
+pub(super) type List = Spanned<Vec<Spanned<String>>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,7 +109,7 @@ impl<'a> Reader<'a> {
             file: Arc::clone(&self.file),
             who: who
                 .iter()
-                .map(|entry| self.who(entry, &key("who")))
+                .map(|entry| self::who(source, entry, &key("who")))
                 .collect::<Result<_, _>>()?,
             to: to
                 .iter()
@@ -132,25 +133,6 @@ impl<'a> Reader<'a> {
                 .with_hint("give every rule a name of its own, or none"));
         }
         Ok(text.into())
-    }
-
-    fn who(&self, entry: &Spanned<String>, key: &str) -> Result<Who, ConfigError> {
-        let error = |message: &str| self.source.error(entry.span(), key, message);
-        let text = entry.get_ref().as_str();
-        if text == "*" {
-            return Ok(Who::Everybody);
-        }
-        match text.split_once(':') {
-            Some(("group", "")) => Err(error("a group without name")),
-            Some(("group", name)) => Ok(Who::Group(name.to_owned())),
-            Some(("authority", "")) => Err(error("an authority without name")),
-            Some(("authority", name)) => Ok(Who::Authority(name.to_owned())),
-            Some(("domain", glob)) => Glob::parse(glob).map(Who::Domain).map_err(error),
-            _ if text.contains('*') => Err(error("a name with * in it").with_hint(format!(
-                "write \"domain:{text}\" for every name of that form, or \"*\" for everybody"
-            ))),
-            _ => self.source.principal(entry, key).map(Who::Principal),
-        }
     }
 
     fn ports(&self, ports: Option<&List>, key: &str) -> Result<Vec<Service>, ConfigError> {
@@ -240,6 +222,30 @@ impl<'a> Reader<'a> {
             .collect();
         text.push(format!("hours {}", entries.join(", ")));
         Ok(Hours::new(parts))
+    }
+}
+
+/// An entry of `who`.
+pub(super) fn who(
+    source: &Source<'_>,
+    entry: &Spanned<String>,
+    key: &str,
+) -> Result<Who, ConfigError> {
+    let error = |message: &str| source.error(entry.span(), key, message);
+    let text = entry.get_ref().as_str();
+    if text == "*" {
+        return Ok(Who::Everybody);
+    }
+    match text.split_once(':') {
+        Some(("group", "")) => Err(error("a group without name")),
+        Some(("group", name)) => Ok(Who::Group(name.to_owned())),
+        Some(("authority", "")) => Err(error("an authority without name")),
+        Some(("authority", name)) => Ok(Who::Authority(name.to_owned())),
+        Some(("domain", glob)) => Glob::parse(glob).map(Who::Domain).map_err(error),
+        _ if text.contains('*') => Err(error("a name with * in it").with_hint(format!(
+            "write \"domain:{text}\" for every name of that form, or \"*\" for everybody"
+        ))),
+        _ => source.principal(entry, key).map(Who::Principal),
     }
 }
 

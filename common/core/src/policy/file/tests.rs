@@ -245,6 +245,40 @@ fn every_error_of_rules_has_its_line_and_key_and_says_what_to_do() {
 }
 
 #[test]
+fn every_error_of_sessions_has_its_line_and_key_and_says_what_to_do() {
+    let session =
+        |who: &str, maximum: &str| format!("[[session]]\nwho = [{who}]\nmaximum = \"{maximum}\"\n");
+    for (text, expected) in [
+        (session("", "8h"), "p.toml:2: session.who: an empty list"),
+        (
+            session("\"group:\"", "8h"),
+            "p.toml:2: session.who: a group without name",
+        ),
+        (
+            session("\"*\"", "eight hours"),
+            "p.toml:3: session.maximum: \"eight hours\" is no length of time",
+        ),
+        (
+            session("\"*\"", "9s"),
+            "p.toml:3: session.maximum: \"9s\" is less than 10s",
+        ),
+        (
+            session("\"*\"", "8h") + "hours = []\n",
+            "p.toml:4: unknown field `hours`",
+        ),
+    ] {
+        let error = error(&text);
+        assert!(error.to_string().starts_with(expected), "{error}");
+        if expected.contains("session.") && !expected.contains("group") {
+            assert!(error.hint().is_some(), "{error}");
+        }
+    }
+    // A group that only a maximum names is used.
+    let text = "[groups]\nhr = [\"a@b.c\"]\n".to_owned() + &session("\"group:hr\"", "8h");
+    assert_eq!(warnings(&text), Vec::<String>::new());
+}
+
+#[test]
 fn every_error_of_tests_has_its_line() {
     let test = |port: &str, expect: &str, more: &str| {
         format!(
