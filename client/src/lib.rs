@@ -9,6 +9,7 @@ pub mod cli;
 pub mod control;
 pub mod enroll;
 pub mod network;
+pub mod pair;
 pub mod pipeline;
 pub mod profile;
 pub mod renewal;

@@ -10,8 +10,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Deserialize;
 use toml::Spanned;
+use tracing::{info, warn};
 
 use crate::cli::DEFAULT_INTERFACE;
+use crate::pair::{Pair, Settled};
 
 /// A checked profile.
 #[derive(Debug)]
@@ -34,6 +36,21 @@ pub struct Profile {
     pub credentials: Credentials,
     /// Whom to believe the gateway's certificate.
     pub anchors: Vec<CertificateDer<'static>>,
+    /// Where certificate and key are kept.
+    pub keeping: Keeping,
+    /// Whether the gateway is to be asked for the certificate that follows.
+    pub renew: bool,
+}
+
+/// Where a profile keeps certificate and key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// Both in itself.
+    Inline,
+    /// Both in files that it names.
+    Files(Pair),
+    /// One in itself and one in a file.
+    Mixed,
 }
 
 /// What can be wrong with a profile.
@@ -70,15 +87,28 @@ struct Raw {
     certificate: Spanned<String>,
     key: Spanned<String>,
     ca: Spanned<String>,
+    #[serde(default = "yes")]
+    renew: bool,
+}
+
+/// The default of what is on.
+fn yes() -> bool {
+    true
 }
 
 impl Profile {
-    /// Reads a profile and the files it names.
+    /// Reads a profile and the files it names; if these were being replaced when this program was killed, that is
+    /// finished first.
     ///
     /// # Errors
     /// The first thing that is wrong, with its line.
     pub fn load(path: &Path) -> Result<Self, ProfileError> {
         let text = files::read_private_text(path)?;
+        if let Ok(raw) = toml::from_str::<Raw>(&text)
+            && let Keeping::Files(pair) = raw.keeping(path)
+        {
+            settle(&pair);
+        }
         Self::parse(&text, path)
     }
 
@@ -119,6 +149,7 @@ impl Profile {
             }
             None => gateways[0].0.clone(),
         };
+        let keeping = raw.keeping(path);
         let interface = match raw.interface {
             Some(name) if !is_interface_name(name.get_ref()) => {
                 let message = format!("{:?} cannot be the name of an interface", name.get_ref());
@@ -166,7 +197,37 @@ impl Profile {
             },
             anchors: certificates(&raw.ca, "ca")?,
             gateways,
+            keeping,
+            renew: raw.renew,
         })
+    }
+}
+
+impl Raw {
+    fn keeping(&self, path: &Path) -> Keeping {
+        let [certificate, key] =
+            [&self.certificate, &self.key].map(|value| named(value.get_ref(), path));
+        match (certificate, key) {
+            (None, None) => Keeping::Inline,
+            (Some(certificate), Some(key)) => Keeping::Files(Pair::new(certificate, key)),
+            (Some(_), None) | (None, Some(_)) => Keeping::Mixed,
+        }
+    }
+}
+
+/// What a kill has interrupted; if that cannot be done, the files say what is wrong when they are read.
+fn settle(pair: &Pair) {
+    match pair.settle() {
+        Ok(None) => {}
+        Ok(Some(Settled::Finished)) => {
+            info!("the renewal of certificate and key, which was interrupted, was finished");
+        }
+        Ok(Some(Settled::TakenBack)) => {
+            info!("the renewal of certificate and key, which was interrupted, was taken back");
+        }
+        Err(error) => {
+            warn!(%error, "an interrupted renewal of certificate and key was left as it is")
+        }
     }
 }
 
@@ -267,6 +328,26 @@ mod tests {
         let text = include_str!("../../config/client.toml");
         let error = Profile::parse(text, Path::new("/nonexistent/client.toml")).unwrap_err();
         assert!(matches!(error, ProfileError::File(_)), "{error}");
+    }
+
+    #[test]
+    fn certificate_and_key_are_kept_in_the_profile_or_in_files_beside_it() {
+        let keeping = |certificate: &str, key: &str| {
+            let text = format!(
+                "gateways = [\"vpn\"]\ncertificate = {certificate:?}\nkey = {key:?}\nca = \"\"\n"
+            );
+            let raw: Raw = toml::from_str(&text).unwrap();
+            assert!(raw.renew, "unless it says otherwise");
+            raw.keeping(Path::new("/etc/adit/client.toml"))
+        };
+        let pem = "-----BEGIN ANYTHING-----\n";
+        assert_eq!(keeping(pem, pem), Keeping::Inline);
+        assert_eq!(keeping(pem, "alice.key"), Keeping::Mixed);
+        let files = Pair::new("/etc/adit/alice.pem".into(), "/run/alice.key".into());
+        assert_eq!(
+            keeping("alice.pem", "/run/alice.key"),
+            Keeping::Files(files)
+        );
     }
 
     #[test]

@@ -1,27 +1,28 @@
 //! The certificate that follows the present one: asked for in the open session, written into the profile.
 //!
 //! At two thirds of a certificate's life a new key is made and the gateway asked to certify it; the profile is
-//! replaced in one step. Nobody has to do anything, and who is revoked has no session to ask in. A profile that
-//! names files for certificate and key is left alone: whoever writes those files renews them.
+//! replaced in one step, or the files that it names for both, as a [pair](crate::pair). Nobody has to do anything, and
+//! who is revoked has no session to ask in. What cannot be replaced is found out before the gateway is asked.
 
 use std::path::PathBuf;
 
-use adit_core::close::{Refusal, RefusalKind};
+use adit_core::close::{Refusal, Retry};
 use adit_core::identity;
 use adit_core::session::certificate::Issued;
+use adit_net::exit;
 use adit_net::files::{self, FileError};
 use adit_pki::csr;
 use adit_pki::{AuthorityError, KeyType};
 use aws_lc_rs::rand;
-use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use serde::Deserialize;
 use toml::Spanned;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::profile::{Profile, ProfileError};
-use crate::up::tls_config;
+use crate::pair;
+use crate::profile::{Keeping, Profile, ProfileError};
 
 /// When to ask, and what was asked.
 pub struct Successor {
@@ -33,6 +34,8 @@ pub struct Successor {
     /// What is asked, until it is answered.
     prepared: Option<Prepared>,
     failures: u32,
+    /// What was said already, and is not to be said every time.
+    told: Option<String>,
 }
 
 struct Prepared {
@@ -67,6 +70,7 @@ impl Successor {
             due: None,
             prepared: None,
             failures: 0,
+            told: None,
         };
         if let Some(leaf) = profile.credentials.chain.first() {
             successor.schedule(leaf, i64::MIN);
@@ -84,6 +88,21 @@ impl Successor {
             .as_ref()
             .is_none_or(|prepared| prepared.is_asked)
         {
+            if let Err(error) = self.can_replace() {
+                let text = exit::chain(&error);
+                let hint = error
+                    .hint()
+                    .unwrap_or_else(|| "make it writable".to_owned());
+                if self.is_new(&text) {
+                    warn!(
+                        error = text,
+                        "the certificate cannot be renewed; {hint}, or set renew = false in the profile and renew it \
+                         by other means"
+                    );
+                }
+                self.pause(now, LONGEST_PAUSE);
+                return None;
+            }
             // What was asked a while ago is answered no more: its session is over.
             match Prepared::new() {
                 Ok(prepared) => self.prepared = Some(prepared),
@@ -114,10 +133,12 @@ impl Successor {
         };
         let issued = match outcome {
             Ok(issued) => issued,
-            Err(refusal) if is_no_offer(refusal.kind) => {
-                if self.failures <= 1 {
+            // Asking again soon cannot help.
+            Err(refusal) if refusal.kind.retry() == Retry::Never => {
+                if self.is_new(&refusal.to_string()) {
                     info!(reason = %refusal, "the gateway does not renew the certificate");
                 }
+                self.pause(now, LONGEST_PAUSE);
                 return false;
             }
             Err(refusal) => {
@@ -126,16 +147,16 @@ impl Successor {
             }
         };
         match self.replace(issued, &prepared.key_pem) {
-            Ok(renewed) => {
-                self.failures = 0;
-                if let Some(leaf) = renewed.credentials.chain.first() {
-                    self.follow(leaf, now);
-                }
+            Ok(leaf) => {
+                self.follow(&leaf, now);
                 info!(profile = %self.path.display(), "the certificate was renewed");
                 true
             }
             Err(error) => {
-                warn!(%error, "the renewed certificate is not used");
+                warn!(
+                    error = exit::chain(&error),
+                    "the renewed certificate is not used"
+                );
                 false
             }
         }
@@ -144,6 +165,8 @@ impl Successor {
     /// Goes by this certificate from now on, whoever put it into the profile.
     pub fn follow(&mut self, leaf: &[u8], now: i64) {
         if leaf != self.present {
+            self.failures = 0;
+            self.told = None;
             self.schedule(leaf, now.saturating_add(SHORTEST));
         }
     }
@@ -151,39 +174,74 @@ impl Successor {
     /// Finds out when to ask for what follows `leaf`; not before `earliest`.
     fn schedule(&mut self, leaf: &[u8], earliest: i64) {
         self.present = leaf.to_vec();
-        let is_whole = files::read_private_text(&self.path)
-            .ok()
-            .and_then(|text| Raw::read(&text))
-            .is_some();
-        let card = identity::card(leaf).ok().filter(|_| is_whole);
+        // What cannot be read now may be when the time comes.
+        let is_ours = Profile::load(&self.path).map_or(true, |profile| {
+            profile.renew && profile.keeping != Keeping::Mixed
+        });
+        let card = identity::card(leaf).ok().filter(|_| is_ours);
         self.due = card.map(|card| {
             let life = (card.not_before, card.not_after);
             two_thirds(life, chance()).max(earliest)
         });
     }
 
-    /// Puts certificate and key into the profile.
-    fn replace(&self, issued: &Issued, key_pem: &str) -> Result<Profile, SuccessorError> {
+    /// Whether what the gateway gives could be put where the present certificate is.
+    fn can_replace(&self) -> Result<(), FileError> {
+        match Profile::load(&self.path).map(|profile| profile.keeping) {
+            Ok(Keeping::Inline) => files::probe(&files::resolved(&self.path)),
+            Ok(Keeping::Files(pair)) => pair.probe(),
+            // Nothing of the kind is asked; what is wrong with a changed profile is told elsewhere.
+            Ok(Keeping::Mixed) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Puts certificate and key where the present ones are; gives the certificate.
+    fn replace(&self, issued: &Issued, key_pem: &str) -> Result<Vec<u8>, SuccessorError> {
         let text = Zeroizing::new(files::read_private_text(&self.path)?);
         let present = Profile::parse(&text, &self.path)?;
         if present.credentials.chain.first().map(|leaf| &leaf[..]) != Some(&self.present) {
             return Err(SuccessorError::Replaced);
         }
-        let raw = Raw::read(&text).ok_or(SuccessorError::Replaced)?;
-        let renewed = raw
-            .renewed(&text, &issued.certificate, key_pem)
-            .ok_or(SuccessorError::Unusable)?;
-        let profile = Profile::parse(&renewed, &self.path).map_err(|_| SuccessorError::Unusable)?;
-        // The certificate must be for this very key.
-        tls_config(&profile).map_err(|_| SuccessorError::Unusable)?;
-        files::write_private(&self.path, renewed.as_bytes())?;
-        Ok(profile)
+        let leaf = self.usable(&issued.certificate, key_pem);
+        let leaf = leaf.ok_or(SuccessorError::Unusable)?;
+        match present.keeping {
+            Keeping::Inline => {
+                let raw = Raw::read(&text).ok_or(SuccessorError::Replaced)?;
+                let renewed = raw
+                    .renewed(&text, &issued.certificate, key_pem)
+                    .ok_or(SuccessorError::Unusable)?;
+                Profile::parse(&renewed, &self.path).map_err(|_| SuccessorError::Unusable)?;
+                let path = files::resolved(&self.path);
+                files::write_like(&path, &path, renewed.as_bytes())?;
+            }
+            Keeping::Files(pair) => pair.replace(&issued.certificate, key_pem)?,
+            Keeping::Mixed => return Err(SuccessorError::Replaced),
+        }
+        Ok(leaf)
+    }
+
+    /// The leaf of a chain for this very key and for the holder of the present certificate.
+    fn usable(&self, certificate_pem: &str, key_pem: &str) -> Option<Vec<u8>> {
+        let leaf = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+        let names = |leaf: &[u8]| Some(identity::card(leaf).ok()?.names);
+        let is_same = names(&leaf)? == names(&self.present)?;
+        let fits = pair::fits(certificate_pem.as_bytes(), key_pem.as_bytes());
+        (is_same && fits).then(|| leaf.to_vec())
+    }
+
+    /// Whether this was not the last thing said; from now on it is.
+    fn is_new(&mut self, text: &str) -> bool {
+        self.told.replace(text.to_owned()).as_deref() != Some(text)
+    }
+
+    fn pause(&mut self, now: i64, pause: i64) {
+        self.due = Some(now.saturating_add(pause));
     }
 
     fn retry(&mut self, now: i64) {
         let pause = FIRST_PAUSE << self.failures.min(MOST_DOUBLINGS);
         self.failures += 1;
-        self.due = Some(now.saturating_add(pause));
+        self.pause(now, pause);
     }
 }
 
@@ -245,11 +303,6 @@ fn is_of_pem(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"+/=- \n".contains(&byte)
 }
 
-/// Asking again soon cannot help.
-fn is_no_offer(kind: RefusalKind) -> bool {
-    matches!(kind, RefusalKind::NotIssuing | RefusalKind::NotFound)
-}
-
 /// Two thirds of a life, a little earlier or later, so that what was issued together is not renewed together;
 /// `chance` is between 0 and 255.
 fn two_thirds((not_before, not_after): (i64, i64), chance: u8) -> i64 {
@@ -272,11 +325,15 @@ fn chance() -> u8 {
 const FIRST_PAUSE: i64 = 60;
 /// Up to a pause of an hour.
 const MOST_DOUBLINGS: u32 = 6;
+/// Where asking again cannot help unless somebody changes something first.
+const LONGEST_PAUSE: i64 = FIRST_PAUSE << MOST_DOUBLINGS;
 /// Certificates of minutes would be renewed all the time.
 const SHORTEST: i64 = 60;
 
 #[cfg(test)]
 mod tests {
+    use adit_core::close::RefusalKind;
+
     use super::*;
 
     const TEXT: &str = "# mine\ngateways = [\"vpn.example.com\"] # one\nkey = \"\"\"\n-----BEGIN PRIVATE KEY-----\nOLD\n\"\"\"\nfull_tunnel = true\ncertificate = '''-----BEGIN CERTIFICATE-----\nOLD'''\nca = \"x\"\n";
@@ -306,12 +363,6 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_names_files_is_left_alone() {
-        let text = "certificate = \"alice.pem\"\nkey = \"-----BEGIN PRIVATE KEY-----\"\n";
-        assert!(Raw::read(text).is_none());
-    }
-
-    #[test]
     fn the_time_comes_at_two_thirds_or_a_little_before() {
         for chance in [0, 77, 255] {
             let due = two_thirds((1000, 1000 + 9000), chance);
@@ -329,6 +380,7 @@ mod tests {
             due: Some(100),
             prepared: None,
             failures: 0,
+            told: None,
         };
         assert_eq!(successor.request(99), None);
         let first = successor.request(100).unwrap();
@@ -349,5 +401,32 @@ mod tests {
             now += pause;
             assert!(successor.request(now).is_some());
         }
+    }
+
+    #[test]
+    fn what_asking_again_cannot_help_is_told_once_and_asked_each_hour() {
+        let mut successor = Successor {
+            path: PathBuf::from("/nonexistent"),
+            present: Vec::new(),
+            due: Some(100),
+            prepared: None,
+            failures: 0,
+            told: None,
+        };
+        let refused = Err(Refusal::new(RefusalKind::NotIssuing, "of that authority"));
+        let mut now = 100;
+        for round in 0..3 {
+            assert!(successor.request(now).is_some());
+            successor.asked(now);
+            assert!(!successor.take(&refused, now + 1));
+            assert_eq!(successor.due, Some(now + 1 + LONGEST_PAUSE));
+            let text = refused.as_ref().unwrap_err().to_string();
+            assert!(!successor.is_new(&text), "round {round}");
+            now += 1 + LONGEST_PAUSE;
+        }
+        assert!(successor.is_new("something else"));
+        // Another certificate begins anew.
+        successor.follow(b"other", now);
+        assert_eq!(successor.told, None);
     }
 }

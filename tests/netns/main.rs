@@ -11,6 +11,7 @@ mod corporate;
 mod engines;
 mod enrolment;
 mod errors;
+mod keeping;
 mod leftovers;
 mod load;
 mod maximum;
@@ -165,6 +166,14 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_certificate_renews_itself_until_it_is_revoked",
         enrolment::a_certificate_renews_itself,
+    ),
+    (
+        "certificate_and_key_in_files_are_renewed_as_a_pair",
+        keeping::files_are_renewed_as_a_pair,
+    ),
+    (
+        "what_cannot_be_renewed_is_told_once_and_the_session_goes_on",
+        keeping::what_cannot_be_renewed_is_told_once,
     ),
     ("several_engines_are_one_gateway", engines::are_one_gateway),
     ("site_to_site_between_two_lans", site::between_two_lans),

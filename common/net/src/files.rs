@@ -96,6 +96,54 @@ pub fn write_public(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     replace(path, contents, 0o644)
 }
 
+/// Writes a file with the owner and the permissions of another, in place of what is there; it is private until it has
+/// them, and never half of its contents.
+pub fn write_like(path: &Path, model: &Path, contents: &[u8]) -> Result<(), FileError> {
+    let metadata = fs::metadata(model).map_err(FileError::of(model, "stat"))?;
+    let temporary = write_temporary(path, contents, 0o600)?;
+    os::make_like(&temporary.0, &metadata)
+        .map_err(FileError::of(path, "keep owner and permissions of"))?;
+    put_in_place(temporary, path)
+}
+
+/// Finds out whether [`write_like`] can replace a file, which stays as it is.
+pub fn probe(path: &Path) -> Result<(), FileError> {
+    let metadata = fs::metadata(path).map_err(FileError::of(path, "stat"))?;
+    let temporary = write_temporary(path, b"", 0o600)?;
+    os::make_like(&temporary.0, &metadata)
+        .map_err(FileError::of(path, "keep owner and permissions of"))
+}
+
+/// The file itself where links lead to it, so that what is replaced is not the link.
+pub fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Gives a file the place of another in the same directory.
+pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(FileError::of(to, "replace"))?;
+    sync_directory(to)
+}
+
+/// Removes what is left of attempts to write a file that were interrupted.
+pub fn remove_leftovers(path: &Path) -> Result<(), FileError> {
+    let (name, parent) = (path.file_name().unwrap_or_default(), parent(path));
+    let prefix = format!(".{}.", name.to_string_lossy());
+    for file in list(parent)? {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let number = name.strip_prefix(&prefix);
+        let is_leftover = number.is_some_and(|rest| {
+            let mut parts = rest.split('.');
+            let is_number = |part: &str| part.parse::<u32>().is_ok();
+            parts.clone().count() == 2 && parts.all(is_number)
+        });
+        if is_leftover {
+            remove(&file)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a private file that must not exist yet: a key is never overwritten.
 pub fn create_private(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     let temporary = write_temporary(path, contents, 0o600)?;
@@ -173,7 +221,10 @@ fn read_open(path: &Path, file: File) -> Result<Vec<u8>, FileError> {
 }
 
 fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), FileError> {
-    let temporary = write_temporary(path, contents, mode)?;
+    put_in_place(write_temporary(path, contents, mode)?, path)
+}
+
+fn put_in_place(temporary: Temporary, path: &Path) -> Result<(), FileError> {
     fs::rename(&temporary.0, path).map_err(FileError::of(path, "replace"))?;
     std::mem::forget(temporary);
     sync_directory(path)
@@ -213,11 +264,14 @@ fn write_temporary(path: &Path, contents: &[u8], mode: u32) -> Result<Temporary,
 }
 
 fn sync_directory(path: &Path) -> Result<(), FileError> {
-    let parent = match path.parent() {
+    os::sync_directory(parent(path)).map_err(FileError::of(path, "sync the directory of"))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    os::sync_directory(parent).map_err(FileError::of(path, "sync the directory of"))
+    }
 }
 
 /// Why a file could not be read or written.
@@ -359,6 +413,49 @@ mod tests {
             assert!(matches!(error, FileError::NotPrivate { .. }), "{error}");
             assert_eq!(error.hint(), Some(format!("chmod 600 {}", path.display())));
         }
+    }
+
+    #[test]
+    fn a_file_that_is_written_like_another_has_its_permissions() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("alice.pem");
+        fs::write(&path, b"one").expect("written");
+        for mode in [0o644, 0o400, 0o640] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("chmod");
+            probe(&path).expect("replaceable");
+            write_like(&path, &path, b"two").expect("replaced");
+            let metadata = fs::metadata(&path).expect("there");
+            assert_eq!(metadata.permissions().mode() & 0o7777, mode);
+            assert_eq!(read(&path).expect("readable"), b"two");
+        }
+        let left = fs::read_dir(directory.path()).expect("readable").count();
+        assert_eq!(left, 1, "no temporary file stays");
+        let missing = directory.path().join("bob.pem");
+        assert!(write_like(&missing, &missing, b"").is_err_and(|error| error.is_missing()));
+    }
+
+    #[test]
+    fn only_what_is_left_of_attempts_to_write_a_file_is_removed() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let names = [
+            "a",
+            ".a.1.0",
+            ".a.12.15",
+            ".a.1",
+            ".a.next",
+            ".a.next.1.0",
+            ".ab.1.0",
+        ];
+        for name in names {
+            fs::write(directory.path().join(name), b"").expect("written");
+        }
+        remove_leftovers(&directory.path().join("a")).expect("removed");
+        let left = list(directory.path()).expect("listed");
+        let left: Vec<_> = left
+            .iter()
+            .filter_map(|path| path.file_name()?.to_str())
+            .collect();
+        assert_eq!(left, [".a.1", ".a.next", ".a.next.1.0", ".ab.1.0", "a"]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Owners and permissions of Unix.
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::Path;
 
 use super::FileError;
@@ -36,6 +38,18 @@ fn behind_sudo() -> Option<u32> {
         return None;
     }
     std::env::var("SUDO_UID").ok()?.parse().ok()
+}
+
+/// Gives a file the owner and the permissions of another.
+pub(super) fn make_like(path: &Path, model: &Metadata) -> io::Result<()> {
+    let file = File::open(path)?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (model.uid(), model.gid()) {
+        fchown(&file, Some(model.uid()), Some(model.gid()))?;
+    }
+    // After the owner, with whom some of them would go.
+    file.set_permissions(Permissions::from_mode(model.mode() & 0o7777))?;
+    file.sync_all()
 }
 
 pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<File> {

@@ -18,6 +18,10 @@ pub(super) fn identity(_metadata: &Metadata) -> u64 {
     0
 }
 
+pub(super) fn make_like(path: &Path, model: &Metadata) -> io::Result<()> {
+    std::fs::set_permissions(path, model.permissions())
+}
+
 pub(super) fn create_new(path: &Path, _mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
