@@ -70,6 +70,8 @@ pub struct EnrolmentConfig {
     pub ca: Option<PathBuf>,
     /// `host:port` of each gateway for the profiles; empty leaves each client what it dialled.
     pub gateways: Vec<String>,
+    /// Certificates of the authorities that issued here before, PEM: what they issued is renewed, too.
+    pub renews: Vec<PathBuf>,
 }
 
 /// The TUN side.
@@ -184,6 +186,7 @@ impl ServerConfig {
                     passphrase_file: enrolment.passphrase_file.as_deref().map(resolve),
                     ca: enrolment.ca.as_deref().map(resolve),
                     gateways: gateways.map(Spanned::into_inner).collect(),
+                    renews: enrolment.renews.iter().map(|path| resolve(path)).collect(),
                 })
             }
         };
@@ -322,6 +325,8 @@ struct RawEnrolment {
     ca: Option<PathBuf>,
     #[serde(default)]
     gateways: Vec<Spanned<String>>,
+    #[serde(default)]
+    renews: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

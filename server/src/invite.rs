@@ -246,7 +246,7 @@ fn asked<T: DeserializeOwned>(
         let credentials = load::credentials(&config)?;
         from_files(&Files {
             policy: load::policy(&config)?,
-            issuing: Issuing::open(enrolment, &credentials, clock::unix_seconds())?,
+            issuing: Issuing::open(enrolment, &credentials)?,
             credentials,
             config,
         })

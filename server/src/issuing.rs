@@ -9,23 +9,20 @@
 //! records tell.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use adit_core::close::{Refusal, RefusalKind};
-use adit_core::identity::{self, Identity, Principal};
+use adit_core::identity::{Identity, Principal};
 use adit_core::policy::Policy;
 use adit_core::session::certificate::{Issued, Secret};
 use adit_net::files;
 use adit_pki::csr::CertificateRequest;
 use adit_pki::invitation::{Invitation, RedeemError, RenewError};
-use adit_pki::{Authority, AuthorityError, Passphrase};
-use adit_tunnel::tls::{Algorithms, Credentials, GatewayKey, GatewayVerifier};
+use adit_pki::{Authority, AuthorityError, Passphrase, Predecessor};
+use adit_tunnel::tls::{self, Algorithms, Authorities, Credentials, GatewayKey};
 use adit_tunnel::{CertificateQuestion, Standing, Ticket};
-use rustls::CertificateError;
-use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tracing::warn;
 use zeroize::Zeroizing;
 
@@ -101,15 +98,11 @@ pub struct Guest {
 }
 
 impl Issuing {
-    /// Opens the authority's folder at `now`, Unix time.
+    /// Opens the authority's folder.
     ///
     /// # Errors
     /// When it is none, its key cannot be read, or clients of its root would not believe the gateway.
-    pub fn open(
-        config: &EnrolmentConfig,
-        credentials: &Credentials,
-        now: i64,
-    ) -> Result<Self, LoadError> {
+    pub fn open(config: &EnrolmentConfig, credentials: &Credentials) -> Result<Self, LoadError> {
         let passphrase = match &config.passphrase_file {
             Some(path) => {
                 let text = Zeroizing::new(files::read_private_text(path)?);
@@ -126,6 +119,13 @@ impl Issuing {
         for repair in authority.repairs() {
             warn!("{repair}");
         }
+        let predecessors = config.renews.iter().map(|path| {
+            Predecessor::read(path).map_err(|error| LoadError::Predecessor {
+                path: path.clone(),
+                error,
+            })
+        });
+        let authority = authority.following(predecessors.collect::<Result<_, _>>()?);
         let root = match &config.ca {
             Some(path) => files::read_text(path)?,
             None => authority.root_pem(),
@@ -133,7 +133,7 @@ impl Issuing {
         let foreign = || LoadError::Foreign {
             path: config.ca.as_ref().unwrap_or(&config.folder).clone(),
         };
-        if !vouches(&root, credentials, now) {
+        if !vouches(&root, credentials) {
             return Err(foreign());
         }
         let leaf = credentials.chain.first();
@@ -159,11 +159,29 @@ impl Issuing {
             request,
             device,
         } = question;
-        let (outcome, verdict) = match self.sign(&standing, &request, device.as_deref(), now) {
+        let (outcome, verdict) = self.answer(&standing, &request, device.as_deref(), now);
+        let decision = Decision {
+            remote,
+            device,
+            verdict,
+        };
+        (ticket, outcome, decision)
+    }
+
+    /// What whoever stands so gets for a certificate request in DER, and what the records say of it; `now` is Unix
+    /// time.
+    pub fn answer(
+        &self,
+        standing: &Standing,
+        request: &[u8],
+        device: Option<&str>,
+        now: i64,
+    ) -> (Result<Box<Issued>, Refusal>, Verdict) {
+        match self.sign(standing, request, device, now) {
             Ok((issued, verdict)) => (Ok(Box::new(issued)), verdict),
             Err(Denial { kind, reason, told }) => {
                 let principal = match standing {
-                    Standing::Holds { identity, .. } => Some(identity.principal),
+                    Standing::Holds { identity, .. } => Some(identity.principal.clone()),
                     Standing::Invited(_) => None,
                 };
                 let verdict = Verdict::Refused {
@@ -173,13 +191,7 @@ impl Issuing {
                 };
                 (Err(told), verdict)
             }
-        };
-        let decision = Decision {
-            remote,
-            device,
-            verdict,
-        };
-        (ticket, outcome, decision)
+        }
     }
 
     /// Invites somebody; the code in words is for that person's eyes alone.
@@ -199,6 +211,21 @@ impl Issuing {
         };
         let code = self.authority.invite(&invitation, self.key.pin(), now)?;
         Ok((code.to_string(), expires))
+    }
+
+    /// Whether a gateway with these authorities lets in whoever has a certificate from here.
+    #[must_use]
+    pub fn is_known_to(&self, authorities: &Authorities) -> bool {
+        let own = [self.authority.certificate_der().to_vec()];
+        let chain = match self.authority.intermediates_der() {
+            [] => &own[..],
+            above => above,
+        };
+        let chain: Vec<CertificateDer<'_>> =
+            chain.iter().map(|der| der.as_slice().into()).collect();
+        let provider = Algorithms::for_this_cpu().provider();
+        let mut authorities = authorities.all().iter();
+        authorities.any(|authority| tls::leads_to(&chain, authority.anchors(), &provider))
     }
 
     /// The authority, for what has nothing to do with this gateway.
@@ -343,30 +370,12 @@ pub fn access(
     Err(refusal.unwrap_or_else(|| Refusal::new(RefusalKind::NoAccess, "")))
 }
 
-/// Says whether clients that believe `root`, PEM, will believe the gateway. What is wrong with its certificate
-/// besides, such as its time, is not the root's business.
-fn vouches(root: &str, credentials: &Credentials, now: i64) -> bool {
+/// Whether clients that believe `root`, PEM, have what signed the gateway's certificate. What is wrong with that besides,
+/// such as its time, is not the root's business.
+fn vouches(root: &str, credentials: &Credentials) -> bool {
     let anchors: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(root.as_bytes()).collect();
-    let provider = Arc::new(Algorithms::for_this_cpu().provider());
-    let verifier = anchors
-        .ok()
-        .and_then(|anchors| GatewayVerifier::new(anchors, &provider).ok());
-    let (Some(verifier), Some((leaf, intermediates))) = (verifier, credentials.chain.split_first())
-    else {
-        return false;
-    };
-    let name = identity::server_names(leaf).into_iter().next();
-    let Some(name) = name.and_then(|name| ServerName::try_from(name).ok()) else {
-        return true;
-    };
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or_default()));
-    let verdict = verifier.verify_server_cert(leaf, intermediates, &name, &[], now);
-    !matches!(
-        verdict,
-        Err(rustls::Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature
-        ))
-    )
+    let provider = Algorithms::for_this_cpu().provider();
+    anchors.is_ok_and(|anchors| tls::leads_to(&credentials.chain, &anchors, &provider))
 }
 
 /// A secret as it is sent: 32 hexadecimal digits.

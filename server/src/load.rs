@@ -11,6 +11,7 @@ use adit_net::clock;
 use adit_net::exit::Failure;
 use adit_net::files::{self, FileError};
 use adit_pki::AuthorityError;
+use adit_pki::predecessor::PredecessorError;
 use adit_tunnel::tls::{
     self, Algorithms, Authorities, Authority, ClientAuth, Credentials, ListRefusal, QuicServer,
     TlsError,
@@ -85,6 +86,20 @@ pub enum LoadError {
         #[source]
         error: AuthorityError,
     },
+    /// There is none whose certificates could be renewed.
+    #[error("{}: enrolment.renews: {error}", path.display())]
+    Predecessor {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: PredecessorError,
+    },
+    /// Whoever enrolled would not be let in.
+    #[error("{}: enrolment.folder is of an authority that no [[authority]] stands above", path.display())]
+    Stranger {
+        /// Which folder.
+        path: PathBuf,
+    },
     /// Whoever enrolled would not believe the gateway.
     #[error("{}: does not vouch for the gateway's own certificate", path.display())]
     Foreign {
@@ -119,6 +134,12 @@ impl LoadError {
             ),
             Self::Authority { .. } => Some(
                 "make one with `adit-ca init`, or take the section [enrolment] out of server.toml".into(),
+            ),
+            Self::Predecessor { .. } => Some(
+                "name the certificates of authorities that issued here before: the ca.pem of their folders".into(),
+            ),
+            Self::Stranger { .. } => Some(
+                "name its root in the certificates of an [[authority]], or clients that enrol are refused".into(),
             ),
             Self::Foreign { .. } => Some(
                 "name in enrolment.ca who vouches for the gateway's certificate".into(),
@@ -157,13 +178,20 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     warnings.extend(policy.ended_rules(now));
     let credentials = credentials(&config)?;
     let issuing = match &config.enrolment {
-        Some(enrolment) => Some(Arc::new(Issuing::open(enrolment, &credentials, now)?)),
+        Some(enrolment) => Some(Issuing::open(enrolment, &credentials)?),
         None => None,
     };
     let authorities = Arc::new(authorities(&config)?);
+    if let (Some(issuing), Some(enrolment)) = (&issuing, &config.enrolment)
+        && !issuing.is_known_to(&authorities)
+    {
+        return Err(LoadError::Stranger {
+            path: enrolment.folder.clone(),
+        });
+    }
     Ok(Loaded {
         tls: gateway_tls(&config, &credentials, &authorities)?,
-        issuing,
+        issuing: issuing.map(Arc::new),
         config,
         policy: Arc::new(policy),
         warnings,

@@ -23,6 +23,7 @@ use crate::index::{Entry, Index};
 use crate::name::{self, Name};
 use crate::operator;
 use crate::passphrase::Passphrase;
+use crate::predecessor::Predecessor;
 use crate::request::{IssueRequest, SKEW};
 use crate::store;
 
@@ -75,6 +76,8 @@ pub struct Authority {
     folder: Option<PathBuf>,
     operator: String,
     repairs: Vec<String>,
+    /// Whose certificates it renews besides its own.
+    predecessors: Vec<Predecessor>,
 }
 
 /// What an authority's own certificate says.
@@ -129,6 +132,15 @@ impl Authority {
         let (key, certificate) = generate(params)?;
         let chain = Chain::new(certificate, Vec::new());
         Self::assemble(key, chain, Index::in_memory()?, None)
+    }
+
+    /// The same authority, which renews what these issued, too.
+    #[must_use]
+    pub fn following(self, predecessors: Vec<Predecessor>) -> Self {
+        Self {
+            predecessors,
+            ..self
+        }
     }
 
     /// Issues a certificate with a key of its own. `now`, Unix time, is when, for the records.
@@ -238,6 +250,11 @@ impl Authority {
     /// Who is at the keyboard, for the records.
     pub(crate) fn operator(&self) -> &str {
         &self.operator
+    }
+
+    /// Whose certificates it renews besides its own.
+    pub(crate) fn predecessors(&self) -> &[Predecessor] {
+        &self.predecessors
     }
 
     /// Where it lives, unless in memory.
@@ -364,6 +381,7 @@ impl Authority {
             folder: folder.map(Path::to_owned),
             operator: operator::current(),
             repairs: Vec::new(),
+            predecessors: Vec::new(),
         })
     }
 

@@ -20,7 +20,7 @@ mod invitations;
 mod lists;
 mod reader;
 
-pub(crate) use invitations::Standing;
+pub(crate) use invitations::{Holder, Standing};
 pub use lists::{List, Stopped};
 
 /// An open index.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::description::{self, DescriptionError};
 use crate::index::{Entry, State};
+use crate::revocation::Revocation;
 
 mod csv;
 mod filter;
@@ -134,6 +135,16 @@ pub struct Access {
     pub text: String,
 }
 
+impl From<&Revocation> for Revoked {
+    fn from(revocation: &Revocation) -> Self {
+        Self {
+            at: Some(revocation.at),
+            reason: Some(revocation.reason.to_string()),
+            by: Some(revocation.by.clone()),
+        }
+    }
+}
+
 impl Row {
     /// What a certificate in DER says of itself, at `now`, Unix time.
     ///
@@ -185,11 +196,7 @@ impl Row {
             groups: entry.groups.clone(),
             issued_by: Some(entry.issued_by.clone()),
             issued: Some(entry.created),
-            revoked: entry.revoked.as_ref().map(|revocation| Revoked {
-                at: Some(revocation.at),
-                reason: Some(revocation.reason.to_string()),
-                by: Some(revocation.by.clone()),
-            }),
+            revoked: entry.revoked.as_ref().map(Revoked::from),
             device: entry.device.clone(),
             ..row
         })
@@ -317,7 +324,7 @@ pub(crate) mod tests {
         let issued = authority.issue(&request, 1_800_000_000).unwrap();
         let entry = Entry {
             certificate: issued.certificate_der.clone(),
-            revoked: Some(crate::Revocation {
+            revoked: Some(Revocation {
                 at: NOW,
                 reason: crate::Reason::KeyCompromise,
                 by: "olga@host".to_owned(),

@@ -16,16 +16,19 @@ use rustls::server::NoServerSessionStorage;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ConfigBuilder, ServerConfig, SupportedCipherSuite};
 
+mod anchor;
 mod pinned;
 mod retry;
 mod revocation;
 mod session;
+mod signature;
 mod verify;
 
 pub use pinned::{GatewayKey, PIN};
 pub use revocation::{CrlPolicy, KeyHash, ListRefusal, NotAKeyHash, SignedList};
 pub(crate) use session::Shown;
 pub use session::{HandshakeFacts, QuicClient, QuicServer};
+pub use signature::leads_to;
 pub use verify::{Authorities, Authority, ClientAuth, GatewayVerifier};
 
 /// A certificate chain (leaf first) and its private key.

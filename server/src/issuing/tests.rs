@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
+use adit_core::identity::{self, AuthorityRule, GroupSource, PrincipalSource};
 use adit_pki::csr;
 use adit_pki::invitation::Code;
 use adit_pki::{AuthorityParams, IssueRequest, KeyType, Reason};
@@ -33,8 +33,9 @@ impl House {
             passphrase_file: None,
             ca: None,
             gateways: vec!["vpn.example.com:443".to_owned()],
+            renews: Vec::new(),
         };
-        let issuing = Issuing::open(&config, &gateway(&ca), NOW).unwrap();
+        let issuing = Issuing::open(&config, &gateway(&ca)).unwrap();
         Self { root, issuing }
     }
 
@@ -193,8 +194,9 @@ fn a_root_that_does_not_vouch_for_the_gateway_is_refused() {
         passphrase_file: None,
         ca: None,
         gateways: Vec::new(),
+        renews: Vec::new(),
     };
-    let refused = Issuing::open(&config, &gateway(&other), NOW);
+    let refused = Issuing::open(&config, &gateway(&other));
     assert!(matches!(refused, Err(LoadError::Foreign { .. })));
     let ca = house.root.join("other.pem");
     std::fs::write(&ca, other.certificate_pem()).unwrap();
@@ -202,7 +204,59 @@ fn a_root_that_does_not_vouch_for_the_gateway_is_refused() {
         ca: Some(ca),
         ..config
     };
-    assert!(Issuing::open(&config, &gateway(&other), NOW).is_ok());
+    assert!(Issuing::open(&config, &gateway(&other)).is_ok());
+}
+
+#[test]
+fn a_namesake_of_the_root_does_not_vouch_for_a_gateway_even_when_its_certificate_is_over() {
+    let house = House::new("namesake");
+    let ca = Authority::open(&house.root.join("ca")).unwrap();
+    let over = IssueRequest::gateway("vpn.example.com", NOW - 800 * 86_400);
+    let over = ca.issue(&over, NOW).unwrap();
+    let credentials = Credentials {
+        chain: chain(&over.certificate_pem),
+        key: PrivateKeyDer::from_pem_slice(over.key_pem.as_bytes()).unwrap(),
+    };
+    let mut config = EnrolmentConfig {
+        folder: house.root.join("issuing"),
+        passphrase_file: None,
+        ca: None,
+        gateways: Vec::new(),
+        renews: Vec::new(),
+    };
+    assert!(
+        Issuing::open(&config, &credentials).is_ok(),
+        "its time is not the root's business"
+    );
+    let namesake = house.root.join("namesake.pem");
+    let other = Authority::ephemeral("Example", NOW).unwrap();
+    std::fs::write(&namesake, other.certificate_pem()).unwrap();
+    config.ca = Some(namesake);
+    let refused = Issuing::open(&config, &credentials);
+    assert!(matches!(refused, Err(LoadError::Foreign { .. })));
+}
+
+#[test]
+fn who_enrols_is_let_in_by_the_gateways_own_authorities_or_the_folder_is_refused() {
+    let house = House::new("stranger");
+    let root = std::fs::read_to_string(house.root.join("ca/ca.pem")).unwrap();
+    let namesake = Authority::ephemeral("Example", NOW).unwrap();
+    let issuing = std::fs::read_to_string(house.root.join("issuing/ca.pem")).unwrap();
+    let provider = std::sync::Arc::new(Algorithms::for_this_cpu().provider());
+    for (anchor, known) in [
+        (root.as_str(), true),
+        (issuing.as_str(), true),
+        (namesake.certificate_pem(), false),
+    ] {
+        let rule = AuthorityRule {
+            name: "example".to_owned(),
+            principal: vec![PrincipalSource::Email],
+            groups: GroupSource::Ou,
+        };
+        let authority = tls::Authority::new(rule, chain(anchor), &provider).unwrap();
+        let authorities = Authorities::new(vec![authority], tls::ClientAuth::Optional);
+        assert_eq!(house.issuing.is_known_to(&authorities), known);
+    }
 }
 
 #[test]
@@ -219,20 +273,21 @@ fn an_encrypted_key_is_opened_with_the_passphrase_in_the_file_and_not_without() 
         passphrase_file,
         ca: None,
         gateways: Vec::new(),
+        renews: Vec::new(),
     };
     for wrong in [None, Some("wrong\n")] {
         let given = wrong.map(|text: &str| {
             files::write_private(&file, text.as_bytes()).unwrap();
             file.clone()
         });
-        let refused = Issuing::open(&config(given), &credentials, NOW);
+        let refused = Issuing::open(&config(given), &credentials);
         assert!(
             matches!(refused, Err(LoadError::Authority { .. })),
             "{wrong:?}"
         );
     }
     files::write_private(&file, b"correct horse\nsecond line").unwrap();
-    assert!(Issuing::open(&config(Some(file)), &credentials, NOW).is_ok());
+    assert!(Issuing::open(&config(Some(file)), &credentials).is_ok());
 }
 
 #[test]

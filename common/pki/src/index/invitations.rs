@@ -5,6 +5,7 @@ use time::Duration;
 
 use super::{Entry, Index, IndexError, begin, insert, json, select};
 use crate::invitation::{Invitation, OpenInvitation};
+use crate::request::SKEW;
 
 /// How it stands with a code.
 pub(crate) enum Standing {
@@ -26,6 +27,27 @@ pub(crate) enum Standing {
     },
     /// It was taken back.
     Withdrawn,
+}
+
+/// A certificate that may be renewed.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    pub(crate) entry: Entry,
+    /// Whether everything of its principal was revoked since.
+    pub(crate) stopped: bool,
+    /// For how long the next one is to be valid, seconds.
+    pub(crate) life: i64,
+}
+
+impl Holder {
+    /// Of a principal that was not stopped; the next one as long as this one.
+    pub(crate) fn of(entry: Entry) -> Self {
+        Self {
+            life: entry.not_after - entry.not_before,
+            stopped: false,
+            entry,
+        }
+    }
 }
 
 impl Index {
@@ -73,28 +95,40 @@ impl Index {
         Ok(answer)
     }
 
-    /// Asks `decide` about the certificate with this fingerprint, and whether its principal was
-    /// stopped. The entry that it gives is recorded before this returns; of an error nothing is left.
+    /// Asks `decide` about the certificate with this fingerprint; `elsewhere` knows what is not in here. The entry that `decide` gives is recorded before this
+    /// returns; of an error nothing is left.
     pub(crate) fn renew<T, E: From<IndexError>>(
         &mut self,
         fingerprint: &str,
-        decide: impl FnOnce(Option<(Entry, bool)>) -> Result<(T, Entry), E>,
+        elsewhere: impl FnOnce() -> Result<Option<Holder>, IndexError>,
+        decide: impl FnOnce(Option<Holder>) -> Result<(T, Entry), E>,
     ) -> Result<T, E> {
         let transaction = begin(&mut self.connection)?;
-        let found = select(&transaction, "WHERE fingerprint = ?1", [fingerprint])?.pop();
-        let found = match found {
-            Some(entry) => {
-                let stopped = transaction
-                    .query_row(STOPPED, [&entry.principal], |row| row.get(0))
-                    .map_err(IndexError::from)?;
-                Some((entry, stopped))
+        let mut found = holder(&transaction, fingerprint)?;
+        if found.is_none() {
+            found = elsewhere()?;
+            if let Some(holder) = &mut found {
+                holder.stopped |= is_stopped(&transaction, &holder.entry.principal)?;
             }
-            None => None,
-        };
+        }
         let (answer, entry) = decide(found)?;
         insert(&transaction, &entry).map_err(IndexError::from)?;
         transaction.commit().map_err(IndexError::from)?;
         Ok(answer)
+    }
+
+    /// The certificate with this fingerprint.
+    pub(crate) fn holder(&self, fingerprint: &str) -> Result<Option<Holder>, IndexError> {
+        holder(&self.connection, fingerprint)
+    }
+
+    /// The longest that a certificate of `principal` was or was to be valid, in seconds; 0 if there is none.
+    pub(crate) fn longest_life(&self, principal: &str) -> Result<i64, IndexError> {
+        let parameters = params![principal, SKEW.whole_seconds()];
+        let longest = self
+            .connection
+            .query_row(LONGEST, parameters, |row| row.get(0));
+        Ok(longest?)
     }
 
     /// The invitations that can be used at `now`, oldest first.
@@ -108,6 +142,22 @@ impl Index {
     pub(crate) fn withdraw(&mut self, number: i64, at: i64, by: &str) -> Result<bool, IndexError> {
         Ok(self.connection.execute(WITHDRAW, params![number, at, by])? == 1)
     }
+}
+
+fn holder(
+    connection: &rusqlite::Connection,
+    fingerprint: &str,
+) -> Result<Option<Holder>, IndexError> {
+    let found = select(connection, "WHERE fingerprint = ?1", [fingerprint])?.pop();
+    let Some(mut holder) = found.map(Holder::of) else {
+        return Ok(None);
+    };
+    holder.stopped = is_stopped(connection, &holder.entry.principal)?;
+    Ok(Some(holder))
+}
+
+fn is_stopped(connection: &rusqlite::Connection, principal: &str) -> Result<bool, IndexError> {
+    Ok(connection.query_row(STOPPED, [principal], |row| row.get(0))?)
 }
 
 /// Takes everything open of `principal` back and lets nothing of it be renewed; how many it were.
@@ -223,5 +273,11 @@ const WITHDRAW_ALL: &str = "UPDATE invitation SET withdrawn = ?2, withdrawn_by =
 const STOP: &str = "INSERT OR REPLACE INTO stop (principal, at, by) VALUES (?1, ?2, ?3)";
 
 const LIFT: &str = "DELETE FROM stop WHERE principal = ?1";
+
+const LONGEST: &str = "SELECT max(\
+    coalesce((SELECT max(not_after - not_before) FROM certificate \
+        WHERE principal = ?1 AND purpose = 'client'), 0), \
+    coalesce((SELECT max(validity) + ?2 FROM invitation \
+        WHERE principal = ?1 AND serial IS NOT NULL), 0))";
 
 const STOPPED: &str = "SELECT EXISTS (SELECT 1 FROM stop WHERE principal = ?1)";

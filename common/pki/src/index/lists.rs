@@ -86,6 +86,8 @@ impl Index {
             list: None,
         };
         if stopped.revoked.is_empty() && withdrawn == 0 {
+            // What a predecessor issued is renewed no more, either.
+            transaction.commit().map_err(IndexError::from)?;
             return Ok(stopped);
         }
         stopped.list = Some(keep_list(&transaction, since, sign)?);

@@ -1,16 +1,16 @@
 //! Renewals: whoever holds a certificate gets the next one without an operator.
 //!
 //! Guarantee: the new certificate says what the old one said, for as long, and the old one was this
-//! authority's, usable at that time, and its holder was not stopped; the question and the record are
+//! authority's or a [predecessor](crate::predecessor)'s, usable at that time, and its holder was not stopped; the question and the record are
 //! one transaction, so that a revocation at the same time leaves no renewed certificate behind.
 
-use ring::digest::{SHA256, digest};
 use thiserror::Error;
 
 use crate::authority::{Authority, AuthorityError};
-use crate::certificate::{self, Issued};
+use crate::certificate::Issued;
 use crate::csr::{CertificateRequest, RequestError};
-use crate::index::{IndexError, State};
+use crate::description;
+use crate::index::{Holder, IndexError, State};
 use crate::request::IssueRequest;
 
 impl Authority {
@@ -25,9 +25,19 @@ impl Authority {
         now: i64,
     ) -> Result<Issued, RenewError> {
         // The same to the last bit is the same certificate, and what is recorded was issued here.
-        let fingerprint = certificate::hex(digest(&SHA256, old).as_ref());
-        self.index().renew(&fingerprint, |found| {
-            let (old, stopped) = found.ok_or(RenewError::Unknown)?;
+        let fingerprint = description::fingerprint(old);
+        let elsewhere = || {
+            let mut predecessors = self.predecessors().iter();
+            predecessors
+                .find_map(|predecessor| predecessor.holder(old).transpose())
+                .transpose()
+        };
+        self.index().renew(&fingerprint, elsewhere, |found| {
+            let Holder {
+                entry: old,
+                stopped,
+                life,
+            } = found.ok_or(RenewError::Unknown)?;
             match old.state(now) {
                 State::Valid => {}
                 State::Revoked => return Err(RenewError::Revoked),
@@ -39,7 +49,6 @@ impl Authority {
             let mut request = IssueRequest::new(old.purpose, old.principal.clone(), now)
                 .with_groups(old.groups)
                 .with_names(old.names.into_iter().filter(|name| *name != old.principal));
-            let life = old.not_after - old.not_before;
             request.not_after = self.capped(request.not_before + life);
             if request.not_after <= old.not_after {
                 return Err(RenewError::NothingGained);

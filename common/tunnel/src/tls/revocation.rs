@@ -1,16 +1,22 @@
 //! Revocation lists that an authority really signed.
 //!
-//! webpki asks a list at the handshake and checks its signature there; a wrong list would then
-//! refuse everybody. So the same is checked when the list is loaded, where an operator sees it.
+//! The signature is checked when a list is loaded, where an operator sees what is wrong with it: at a
+//! handshake a wrong list would refuse everybody.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use adit_core::identity;
-use adit_core::identity::revocation::{ListError, RevocationList, Revoked, Signed, Signer};
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use adit_core::identity::revocation::{ListError, RevocationList, Revoked, Signer};
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use webpki::BorrowedCertRevocationList;
+
+use super::signature::{SignerId, is_signed_by};
 
 /// What it means that there is no fresh revocation list for a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,10 +78,11 @@ pub struct NotAKeyHash;
 pub struct SignedList {
     der: CertificateRevocationListDer<'static>,
     facts: RevocationList,
-    /// Which anchor signed it; `None` if an intermediate did.
-    anchor: Option<usize>,
-    /// That one's name and public key, hashed.
-    signer: [u8; 32],
+    /// The serial numbers, as they stand in certificates.
+    serials: Arc<BTreeSet<Vec<u8>>>,
+    signer: SignerId,
+    /// The certificate of the intermediate that signed it; `None` if an anchor did.
+    intermediate: Option<CertificateDer<'static>>,
 }
 
 impl SignedList {
@@ -87,41 +94,37 @@ impl SignedList {
         algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<Self, ListRefusal> {
         let facts = RevocationList::read(&der)?;
+        let serials = serials(&der)?;
         // What an operator made an anchor is an authority, whatever its certificate says.
-        let anchors = anchors.iter().enumerate();
-        let mut known: Vec<(Option<usize>, Signer)> = anchors
-            .filter_map(|(index, der)| Some((Some(index), Signer::read(der)?)))
-            .collect();
+        let anchors = anchors.iter().filter_map(|der| Signer::read(der));
+        let mut known: Vec<(Signer, Option<&CertificateDer<'_>>)> =
+            anchors.map(|anchor| (anchor, None)).collect();
         for certificate in beside {
             let signer = Signer::read(certificate).ok_or(ListRefusal::Beside)?;
-            let mut issuers = known.iter().filter(|(_, known)| known.signs_certificates);
+            let mut issuers = known.iter().filter(|(known, _)| known.signs_certificates);
             let issued = issuers
-                .any(|(_, known)| is_signed_by(certificate, &signer.issuer, known, algorithms));
+                .any(|(known, _)| is_signed_by(certificate, &signer.issuer, known, algorithms));
             if !issued || !signer.is_authority {
                 return Err(ListRefusal::Beside);
             }
-            known.push((None, signer));
+            known.push((signer, Some(certificate)));
         }
         let issuer = || facts.issuer_name.clone();
-        if !known.iter().any(|(_, known)| known.name == facts.issuer) {
+        if !known.iter().any(|(known, _)| known.name == facts.issuer) {
             return Err(ListRefusal::Foreign { issuer: issuer() });
         }
-        let mut signers = known.into_iter().filter(|(_, known)| known.signs_lists);
+        let mut signers = known.iter().filter(|(known, _)| known.signs_lists);
         let signer =
-            signers.find(|(_, known)| is_signed_by(&der, &facts.issuer, known, algorithms));
-        let Some((anchor, signer)) = signer else {
+            signers.find(|(known, _)| is_signed_by(&der, &facts.issuer, known, algorithms));
+        let Some((signer, intermediate)) = signer else {
             return Err(ListRefusal::Signature { issuer: issuer() });
         };
-        let mut hash = Context::new(&SHA256);
-        hash.update(&signer.name);
-        hash.update(&signer.key);
-        let mut signer = [0; 32];
-        signer.copy_from_slice(hash.finish().as_ref());
         Ok(Self {
-            der,
+            signer: SignerId::of(signer),
+            intermediate: intermediate.map(|der| der.clone().into_owned()),
+            serials: Arc::new(serials),
             facts,
-            anchor,
-            signer,
+            der,
         })
     }
 
@@ -137,19 +140,31 @@ impl SignedList {
         Revoked::all(&self.der)
     }
 
-    pub(super) fn der(&self) -> &CertificateRevocationListDer<'static> {
-        &self.der
+    /// The certificate of the intermediate that signed it; `None` if an anchor did.
+    #[must_use]
+    pub fn intermediate(&self) -> Option<&CertificateDer<'static>> {
+        self.intermediate.as_ref()
     }
 
-    /// Whether it may speak about chains that end at this anchor.
-    pub(super) fn is_for(&self, anchor: usize) -> bool {
-        self.anchor.is_none_or(|own| own == anchor)
+    /// Whether it revokes the certificate of its signer with this serial number, as that stands in there.
+    pub(super) fn revokes(&self, serial: &[u8]) -> bool {
+        self.serials.contains(serial)
+    }
+
+    /// When it is too old.
+    pub(super) fn next_update(&self) -> UnixTime {
+        let seconds = u64::try_from(self.facts.next_update).unwrap_or_default();
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    }
+
+    pub(super) fn signer_id(&self) -> SignerId {
+        self.signer
     }
 
     /// Who signed it, by name and key: the SHA-256 of both.
     #[must_use]
     pub fn signer(&self) -> [u8; 32] {
-        self.signer
+        self.signer.bytes()
     }
 }
 
@@ -159,6 +174,9 @@ pub enum ListRefusal {
     /// It is not a whole list.
     #[error(transparent)]
     List(#[from] ListError),
+    /// It has something critical in it that nobody here understands (RFC 5280 §5.2).
+    #[error("the revocation list cannot be used: {0}")]
+    Unsupported(webpki::Error),
     /// Nobody of that name is known.
     #[error("the revocation list is of {issuer}, which is not this authority")]
     Foreign {
@@ -178,25 +196,14 @@ pub enum ListRefusal {
     Beside,
 }
 
-fn is_signed_by(
-    der: &[u8],
-    issuer: &[u8],
-    signer: &Signer,
-    algorithms: &WebPkiSupportedAlgorithms,
-) -> bool {
-    let Some(signed) = Signed::read(der) else {
-        return false;
-    };
-    let mut fitting = algorithms.all.iter().filter(|algorithm| {
-        algorithm.signature_alg_id().as_ref() == signed.algorithm
-            && algorithm.public_key_alg_id().as_ref() == signer.algorithm
-    });
-    signer.name == issuer
-        && fitting.any(|algorithm| {
-            algorithm
-                .verify_signature(&signer.key, signed.message, signed.signature)
-                .is_ok()
-        })
+/// The serial numbers in a list.
+fn serials(der: &[u8]) -> Result<BTreeSet<Vec<u8>>, ListRefusal> {
+    let list = BorrowedCertRevocationList::from_der(der).map_err(ListRefusal::Unsupported)?;
+    let serials = list
+        .into_iter()
+        .map(|revoked| revoked.map(|revoked| revoked.serial_number.to_vec()));
+    let serials: Result<_, _> = serials.collect();
+    serials.map_err(ListRefusal::Unsupported)
 }
 
 #[cfg(test)]

@@ -13,9 +13,8 @@ use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::{self, AuthorityRule, Identity, Purpose};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
@@ -23,6 +22,7 @@ use rustls::{
 };
 
 use super::TlsError;
+use super::anchor::{Anchor, Lists};
 use super::revocation::{CrlPolicy, KeyHash, ListRefusal, SignedList};
 
 /// One certificate authority a gateway accepts clients from, how to read its certificates, and
@@ -35,13 +35,9 @@ pub struct Authority {
     lists: Vec<SignedList>,
     /// No certificate with one of these keys is accepted, nor one below it.
     revoked_keys: BTreeSet<KeyHash>,
-    /// One for each anchor: their lists may be of one name and of different keys.
-    verifiers: Vec<Arc<dyn ClientCertVerifier>>,
-    /// The same, except that no want of a fresh list counts.
-    lenient: Vec<Arc<dyn ClientCertVerifier>>,
-    /// The same again, asking no list: who signed it, and nothing else.
-    signers: Vec<Arc<dyn ClientCertVerifier>>,
-    provider: Arc<CryptoProvider>,
+    /// The anchors, to be asked.
+    trusted: Vec<Anchor>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl fmt::Debug for Authority {
@@ -65,18 +61,20 @@ impl Authority {
         anchors: Vec<CertificateDer<'static>>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let authority = Self {
+        if anchors.is_empty() {
+            let authority = rule.name;
+            return Err(TlsError::NoAnchor { authority });
+        }
+        let trusted = anchors.iter().map(|der| Anchor::new(&rule.name, der));
+        Ok(Self {
+            trusted: trusted.collect::<Result<_, _>>()?,
             rule,
             anchors,
             policy: CrlPolicy::Soft,
             lists: Vec::new(),
             revoked_keys: BTreeSet::new(),
-            verifiers: Vec::new(),
-            lenient: Vec::new(),
-            signers: Vec::new(),
-            provider: Arc::clone(provider),
-        };
-        authority.revoking(CrlPolicy::Soft, Vec::new())
+            algorithms: provider.signature_verification_algorithms,
+        })
     }
 
     /// Checks that a list is one of this authority: that one of its anchors signed it, or one of
@@ -89,21 +87,15 @@ impl Authority {
         list: CertificateRevocationListDer<'static>,
         beside: &[CertificateDer<'_>],
     ) -> Result<SignedList, ListRefusal> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        SignedList::read(list, &self.anchors, beside, algorithms)
+        SignedList::read(list, &self.anchors, beside, &self.algorithms)
     }
 
     /// The same authority with these lists instead of those it had.
     ///
     /// # Errors
-    /// When two lists are of one issuer, or there is none and the policy is hard.
+    /// When two lists are of one signer, or there is none and the policy is hard.
     pub fn revoking(&self, policy: CrlPolicy, lists: Vec<SignedList>) -> Result<Self, TlsError> {
         let authority = || self.rule.name.clone();
-        if self.anchors.is_empty() {
-            return Err(TlsError::NoAnchor {
-                authority: authority(),
-            });
-        }
         if policy == CrlPolicy::Hard && lists.is_empty() {
             return Err(TlsError::NoList {
                 authority: authority(),
@@ -120,23 +112,7 @@ impl Authority {
                 });
             }
         }
-        let verifiers = |policy, lists: &[SignedList]| -> Result<Vec<_>, TlsError> {
-            let anchors = self.anchors.iter().enumerate();
-            anchors
-                .map(|(index, anchor)| self.verifier(anchor, index, policy, lists))
-                .collect()
-        };
-        let strict = verifiers(policy, &lists)?;
         Ok(Self {
-            lenient: match policy {
-                CrlPolicy::Soft => strict.clone(),
-                CrlPolicy::Hard => verifiers(CrlPolicy::Soft, &lists)?,
-            },
-            signers: match lists.as_slice() {
-                [] => strict.clone(),
-                _ => verifiers(CrlPolicy::Soft, &[])?,
-            },
-            verifiers: strict,
             policy,
             lists,
             ..self.clone()
@@ -177,33 +153,6 @@ impl Authority {
         &self.lists
     }
 
-    fn verifier(
-        &self,
-        anchor: &CertificateDer<'static>,
-        index: usize,
-        policy: CrlPolicy,
-        lists: &[SignedList],
-    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-        let roots = root_store(&self.rule.name, vec![anchor.clone()])?;
-        let builder = WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&self.provider),
-        );
-        let mut mine: Vec<_> = lists.iter().filter(|list| list.is_for(index)).collect();
-        if mine.is_empty() && policy == CrlPolicy::Hard {
-            // Without any list rustls would not ask; with those of others it knows that it knows nothing.
-            mine = lists.iter().collect();
-        }
-        let builder = builder.with_crls(mine.into_iter().map(|list| list.der().clone()));
-        let builder = match policy {
-            CrlPolicy::Soft => builder.allow_unknown_revocation_status(),
-            CrlPolicy::Hard => builder.enforce_revocation_expiration(),
-        };
-        builder
-            .build()
-            .map_err(|error| TlsError::Verifier(error.to_string()))
-    }
-
     fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -211,15 +160,16 @@ impl Authority {
         now: UnixTime,
         newcomer: bool,
     ) -> Result<(), Error> {
-        let verifiers = if newcomer {
-            &self.verifiers
-        } else {
-            &self.lenient
+        let lists = Lists {
+            lists: &self.lists,
+            // No want of a fresh list ends what is open.
+            policy: if newcomer {
+                self.policy
+            } else {
+                CrlPolicy::Soft
+            },
         };
-        let verdicts = verifiers
-            .iter()
-            .map(|verifier| verifier.verify_client_cert(leaf, intermediates, now));
-        joined(verdicts.map(|verdict| verdict.map(|_| ())))?;
+        self.lead(leaf, intermediates, now, lists)?;
         if self.revoked_keys.is_empty() {
             return Ok(());
         }
@@ -253,10 +203,26 @@ impl Authority {
         let then = now.min(identity.not_after).max(identity.not_before);
         let then = u64::try_from(then).unwrap_or_default();
         let then = UnixTime::since_unix_epoch(Duration::from_secs(then));
-        let mut signers = self.signers.iter();
-        signers
-            .any(|signer| signer.verify_client_cert(leaf, intermediates, then).is_ok())
-            .then_some(identity)
+        let no_lists = Lists {
+            lists: &[],
+            policy: CrlPolicy::Soft,
+        };
+        let led = self.lead(leaf, intermediates, then, no_lists);
+        led.is_ok().then_some(identity)
+    }
+
+    /// Whether the chain leads to an anchor.
+    fn lead(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        lists: Lists<'_>,
+    ) -> Result<(), Error> {
+        let anchors = self.trusted.iter();
+        joined(
+            anchors.map(|anchor| anchor.verify(leaf, intermediates, now, lists, &self.algorithms)),
+        )
     }
 }
 
@@ -285,8 +251,8 @@ impl Authorities {
     pub fn new(authorities: Vec<Authority>, clients: ClientAuth) -> Self {
         let hints = authorities
             .iter()
-            .flat_map(|authority| &authority.verifiers)
-            .flat_map(|verifier| verifier.root_hint_subjects().iter().cloned())
+            .flat_map(|authority| &authority.trusted)
+            .map(|anchor| anchor.name().clone())
             .collect();
         Self {
             authorities,
@@ -434,9 +400,9 @@ impl Authorities {
         voucher.ok_or(UNKNOWN_ISSUER)
     }
 
-    /// One of the verifiers, for what all answer alike.
-    fn any(&self) -> Option<&Arc<dyn ClientCertVerifier>> {
-        self.authorities.first()?.verifiers.first()
+    /// The algorithms, which are those of all authorities.
+    fn algorithms(&self) -> Option<&WebPkiSupportedAlgorithms> {
+        Some(&self.authorities.first()?.algorithms)
     }
 }
 
@@ -500,15 +466,15 @@ impl ClientCertVerifier for Authorities {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match self.any() {
-            Some(verifier) => verifier.verify_tls13_signature(message, cert, dss),
+        match self.algorithms() {
+            Some(algorithms) => verify_tls13_signature(message, cert, dss, algorithms),
             None => Err(UNKNOWN_ISSUER),
         }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.any()
-            .map(|verifier| verifier.supported_verify_schemes())
+        self.algorithms()
+            .map(WebPkiSupportedAlgorithms::supported_schemes)
             .unwrap_or_default()
     }
 }
@@ -580,7 +546,7 @@ impl ServerCertVerifier for GatewayVerifier {
     }
 }
 
-fn root_store(
+pub(super) fn root_store(
     authority: &str,
     anchors: Vec<CertificateDer<'static>>,
 ) -> Result<RootCertStore, TlsError> {
@@ -628,7 +594,6 @@ fn refusal(error: Error) -> Refusal {
             }
             _ => RefusalKind::BadCertificate,
         },
-        Error::InvalidCertRevocationList(_) => RefusalKind::RevocationUnknown,
         _ => RefusalKind::BadCertificate,
     };
     // The sentence of that row says everything there is to say.

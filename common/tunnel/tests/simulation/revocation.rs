@@ -296,6 +296,52 @@ fn two_keys_of_one_name_have_a_list_each() {
 }
 
 #[test]
+fn an_intermediate_replaced_under_its_own_name_locks_nobody_out_and_lets_nobody_in() {
+    let root = root("Root");
+    let middle = |serial| CertifiedIssuer::signed_by(ca_params("Middle", serial), key(), &root);
+    let (old, new) = (middle(5).unwrap(), middle(6).unwrap());
+    // Both gave the same serial number, and one of them revoked it.
+    let (alice, bob) = (
+        client(ALICE, 7, &old, &[&old]),
+        client(BOB, 7, &new, &[&new]),
+    );
+    let plain = authority(&[&root]);
+    let beside = [old.der().clone(), new.der().clone()];
+    let whole = (list(&root, &[]), &[][..]);
+    let of_old = (list(&old, &[7]), &beside[..]);
+    let of_new = (list(&new, &[]), &beside[..]);
+    for policy in [Soft, Hard] {
+        for lists in [[&of_old, &of_new], [&of_new, &of_old]] {
+            let lists = [whole.clone(), lists[0].clone(), lists[1].clone()];
+            let authority = with(&plain, policy, &lists);
+            assert_eq!(verdict(&authority, &alice), Err(CertificateRevoked));
+            assert_eq!(verdict(&authority, &bob), Ok(()));
+            // Showing the other one, too, helps nobody and harms nobody.
+            for chain in [[&old, &new], [&new, &old]] {
+                let show = |client: &Credentials| {
+                    let mut client = client.clone();
+                    client.chain.truncate(1);
+                    client.chain.extend(chain.map(|shown| shown.der().clone()));
+                    verdict(&authority, &client)
+                };
+                assert_eq!(
+                    (show(&alice), show(&bob)),
+                    (Err(CertificateRevoked), Ok(()))
+                );
+            }
+        }
+    }
+    // The list of one says nothing of what the other issued.
+    for (policy, expected) in [(Soft, Ok(())), (Hard, Err(RevocationUnknown))] {
+        let one = with(&plain, policy, &[whole.clone(), of_old.clone()]);
+        assert_eq!(verdict(&one, &alice), Err(CertificateRevoked));
+        assert_eq!(verdict(&one, &bob), expected);
+        let one = with(&plain, policy, &[whole.clone(), of_new.clone()]);
+        assert_eq!(verdict(&one, &alice), expected);
+    }
+}
+
+#[test]
 fn revoked_by_one_authority_is_not_accepted_by_another_of_the_same_anchor() {
     use adit_tunnel::tls::Authorities;
     use rustls::pki_types::UnixTime;
