@@ -29,6 +29,7 @@ use crate::issuing::Decision;
 use crate::lists::{self, Ages, Newest, Watch};
 use crate::load::Loaded;
 use crate::network::Machine;
+use crate::resigning::Resigning;
 use crate::state::{Keys, State};
 
 /// What the control plane knows and holds.
@@ -75,6 +76,8 @@ pub struct Control<'a> {
     pub watch: Watch,
     /// How old the lists were when it was told last.
     pub ages: Ages,
+    /// Whether that of the authority which issues is to be signed anew.
+    pub resigning: Resigning,
     /// Which certificates that end soon have been told of.
     pub reminders: Reminders,
 }
@@ -123,13 +126,14 @@ impl Control<'_> {
                 },
                 _ = look.tick() => {
                     self.certificates.save_in_time(Instant::now());
+                    self.resigning.look(self.loaded.issuing.as_ref(), clock::unix_seconds());
                     if self.watch.changed(&self.loaded.config) {
                         self.follow_lists().await;
                     }
                 }
                 _ = minute.tick() => {
                     let now = clock::unix_seconds();
-                    self.ages.tell(&self.loaded.authorities, now);
+                    self.ages.tell(self.ageing(now), now);
                     self.reminders.tell(self.ending(now), now);
                     if let Some(status) = self.engines.status().await {
                         self.accounting.save(&self.state, &status, &self.loaded.policy);
@@ -203,8 +207,15 @@ impl Control<'_> {
     /// What an operator should do something about.
     fn warnings(&self) -> Vec<String> {
         let now = clock::unix_seconds();
-        let mut warnings = lists::warnings(&self.loaded.authorities, now);
+        let mut warnings = self.ageing(now);
         warnings.extend(self.ending(now).into_iter().map(|warning| warning.text));
+        warnings
+    }
+
+    /// Revocation lists that grow old, and the one that cannot be signed anew.
+    fn ageing(&self, now: i64) -> Vec<String> {
+        let mut warnings = lists::warnings(&self.loaded.authorities, now);
+        warnings.extend(self.resigning.warning().map(str::to_owned));
         warnings
     }
 

@@ -60,7 +60,7 @@ pub fn init(dir: &Path, names: &[String], listen: SocketAddr) -> Result<(), Fail
          2. start the gateway:      adit-server run --config {}\n  \
          3. invite somebody:        adit-server invite alice@example.com --group staff --config {server}\n\n\
          A lost laptop is out by:    adit-ca revoke alice@example.com --dir {issuing}\n  \
-         Every week, at least, sign both revocation lists anew: adit-ca crl --dir {ca}, and {issuing}\n\n\
+         Every week, at least, sign the root's revocation list anew: adit-ca crl --dir {ca}\n\n\
          {issuing} signs for those who are invited, clients only. The root's key in {ca} is not\n\
          needed to run the gateway: keep it elsewhere, and bring its crl.pem whenever it changes.",
         dir.display(),

@@ -397,4 +397,4 @@ fn facts(issued: &adit_pki::Issued) -> Facts {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -26,6 +26,7 @@ pub mod load;
 pub mod network;
 pub mod pipeline;
 pub mod reload;
+pub mod resigning;
 pub mod run;
 pub mod state;
 

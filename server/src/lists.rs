@@ -200,9 +200,9 @@ pub struct Ages {
 }
 
 impl Ages {
-    /// Tells which lists grow old: at once what is new, all of it every hour.
-    pub fn tell(&mut self, authorities: &Authorities, now: i64) {
-        for warning in self.due(warnings(authorities, now), now) {
+    /// Tells what there is to warn of, such as by [`warnings`]: at once what is new, all of it every hour.
+    pub fn tell(&mut self, warnings: Vec<String>, now: i64) {
+        for warning in self.due(warnings, now) {
             warn!("{warning}");
         }
     }

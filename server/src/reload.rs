@@ -26,6 +26,7 @@ use crate::control::Control;
 use crate::lists::{self, Replay};
 use crate::load::{self, LoadError, Loaded};
 use crate::network::Machine;
+use crate::resigning::Resigning;
 use crate::state::StateError;
 
 mod places;
@@ -240,6 +241,8 @@ impl Control<'_> {
         self.settle(taken);
         let report = self.report(false, &loaded, sessions);
         self.loaded = loaded;
+        // Another authority may issue now.
+        self.resigning = Resigning::default();
         self.remember_lists();
         Ok(report)
     }

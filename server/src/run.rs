@@ -31,6 +31,7 @@ use crate::lists::{self, Ages, Watch};
 use crate::load::{self, LoadError, Loaded};
 use crate::network::Machine;
 use crate::reload;
+use crate::resigning::Resigning;
 use crate::state::{self, State};
 
 /// Runs the gateway until a signal ends it, with so many engines; 0 leaves their number to the machine.
@@ -173,6 +174,7 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
         newest,
         watch: Watch::default(),
         ages: Ages::default(),
+        resigning: Resigning::default(),
         reminders: Reminders::default(),
     };
     let served = work(reception, notes, threads, &mut control).await;

@@ -260,7 +260,7 @@ pub(crate) fn a_certificate_renews_itself(programs: &Programs) -> Result<()> {
     })
     .with_context(|| client.last_words())?;
     ensure!(renewed["serial"] == serial.as_str(), "{serial}");
-    let issuing = scene.bed.setup.gateway_directory().join("issuing");
+    let issuing = scene.bed.setup.issuing();
     let revoke = format!("adit-ca revoke {BOB} --dir {}", issuing.display());
     laptop.finish(&revoke)?;
     let outcome = client.wait(Duration::from_secs(5))?;

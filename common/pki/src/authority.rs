@@ -258,7 +258,7 @@ impl Authority {
     }
 
     /// Where it lives, unless in memory.
-    pub(crate) fn folder(&self) -> Option<&Path> {
+    pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
 

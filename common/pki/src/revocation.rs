@@ -163,6 +163,24 @@ impl Authority {
         self.issue_list(&[], None, life, now)
     }
 
+    /// Keeps the list in the folder young: one whose life is half over at `now`, Unix time, is followed by another that
+    /// is good for as long, and one that was signed but not written is written. Whoever else signs at that moment is
+    /// waited for, and what they revoke is in one list or the other. Returns the newest list, and whether the folder
+    /// has it since this call.
+    pub fn keep_list_young(&self, now: i64) -> Result<(List, bool), AuthorityError> {
+        match self.list()? {
+            Some(list) if now < list.half_life() => {
+                let written = self.publish_list()?;
+                Ok((list, written))
+            }
+            old => {
+                let life = |list: List| Duration::seconds(list.next_update - list.this_update);
+                let list = self.renew_list(old.map_or(LIST_LIFE, life), now)?;
+                Ok((list, true))
+            }
+        }
+    }
+
     /// The newest list; `None` for an authority in memory that has made none.
     pub fn list(&self) -> Result<Option<List>, AuthorityError> {
         Ok(self.index().list()?)

@@ -320,6 +320,76 @@ fn a_list_that_was_signed_and_not_written_is_written_at_the_next_start() {
 }
 
 #[test]
+fn a_list_is_kept_young_from_half_its_life_on_and_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, begin) = (folder.path().join("ca"), 1_800_000_000);
+    let authority =
+        Authority::create(&path, &AuthorityParams::new("Example", begin), begin).unwrap();
+    let request = IssueRequest::client("alice@example.com", begin);
+    let lost = authority.issue(&request, begin).unwrap().serial.clone();
+    let day = time::Duration::days(1);
+    let revoked = authority.revoke(&[lost], Reason::KeyCompromise, day, begin);
+    let first = revoked.unwrap();
+    let keep = |after| authority.keep_list_young(begin + after).unwrap();
+    let half = day.whole_seconds() / 2;
+    assert_eq!(keep(0), (first.clone(), false));
+    assert_eq!(keep(half - 1), (first.clone(), false));
+    let (second, written) = keep(half);
+    assert!(written && second.number == first.number + 1);
+    assert_eq!(second.this_update, begin + half);
+    assert_eq!(second.next_update, begin + half + day.whole_seconds());
+    let (number, serials) = read_list(&path.join("crl.pem"));
+    assert_eq!((number, serials.len()), (second.number.unsigned_abs(), 1));
+    assert_eq!(keep(half + 1), (second, false));
+}
+
+#[test]
+fn a_list_that_was_signed_and_not_written_is_written_when_it_is_looked_after() {
+    let desk = Desk::new();
+    let path = desk.ca().join("crl.pem");
+    let (authority, before) = (desk.authority(), fs::read(&path).unwrap());
+    let newest = authority.renew_list(WEEK, now()).unwrap();
+    let after = fs::read(&path).unwrap();
+    for lost in [Some(before), None] {
+        match lost {
+            Some(old) => fs::write(&path, old).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        assert_eq!(
+            authority.keep_list_young(now()).unwrap(),
+            (newest.clone(), true)
+        );
+        assert_eq!(fs::read(&path).unwrap(), after);
+    }
+    assert_eq!(authority.keep_list_young(now()).unwrap(), (newest, false));
+}
+
+#[test]
+fn what_an_operator_revokes_while_the_list_is_kept_young_stays_revoked() {
+    let desk = Desk::new();
+    let serials: Vec<String> = (0..8)
+        .map(|number| desk.issue(&format!("user{number}@example.com")))
+        .collect();
+    let gateway = desk.authority();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Each is past half its life when it is looked at next.
+            for days in 1..=8 {
+                let late = now() + days * 4 * 86_400;
+                gateway.keep_list_young(late).unwrap();
+            }
+        });
+        for serial in &serials {
+            let revoke = ["revoke", serial.as_str()];
+            desk.run(&revoke, 0);
+        }
+    });
+    gateway.keep_list_young(now() + 365 * 86_400 / 2).unwrap();
+    let (_, listed) = desk.list();
+    assert_eq!(listed, serials.into_iter().collect());
+}
+
+#[test]
 fn of_many_operators_at_once_none_loses_a_revocation() {
     let desk = Desk::new();
     let serials: Vec<_> = (0..8)

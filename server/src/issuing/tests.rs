@@ -1,6 +1,7 @@
 //! The authority of a gateway in a folder, asked as the front desk asks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use adit_core::identity::{self, AuthorityRule, GroupSource, PrincipalSource};
 use adit_pki::csr;
@@ -11,16 +12,16 @@ use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer};
 use super::*;
 
 /// The moment at which everything here begins, Unix time.
-const NOW: i64 = 1_800_000_000;
+pub(crate) const NOW: i64 = 1_800_000_000;
 
 /// A gateway with an intermediate of its own root, in a folder that goes with it.
-struct House {
-    root: PathBuf,
-    issuing: Issuing,
+pub(crate) struct House {
+    pub(crate) root: PathBuf,
+    pub(crate) issuing: Arc<Issuing>,
 }
 
 impl House {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let root = std::env::temp_dir().join(format!("adit-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
         std::fs::create_dir_all(&root).unwrap();
@@ -36,6 +37,7 @@ impl House {
             renews: Vec::new(),
         };
         let issuing = Issuing::open(&config, &gateway(&ca)).unwrap();
+        let issuing = Arc::new(issuing);
         Self { root, issuing }
     }
 
@@ -242,7 +244,7 @@ fn who_enrols_is_let_in_by_the_gateways_own_authorities_or_the_folder_is_refused
     let root = std::fs::read_to_string(house.root.join("ca/ca.pem")).unwrap();
     let namesake = Authority::ephemeral("Example", NOW).unwrap();
     let issuing = std::fs::read_to_string(house.root.join("issuing/ca.pem")).unwrap();
-    let provider = std::sync::Arc::new(Algorithms::for_this_cpu().provider());
+    let provider = Arc::new(Algorithms::for_this_cpu().provider());
     for (anchor, known) in [
         (root.as_str(), true),
         (issuing.as_str(), true),

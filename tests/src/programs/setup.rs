@@ -68,6 +68,11 @@ impl Setup {
         self.gateway_directory().join("ca")
     }
 
+    /// The directory of the authority that the gateway issues with.
+    pub fn issuing(&self) -> PathBuf {
+        self.gateway_directory().join("issuing")
+    }
+
     /// The gateway's configuration file.
     pub fn server_toml(&self) -> PathBuf {
         self.gateway_directory().join("server.toml")

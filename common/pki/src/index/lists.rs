@@ -21,6 +21,14 @@ pub struct List {
     pub der: Vec<u8>,
 }
 
+impl List {
+    /// The moment from which on there should be another, Unix time: half of its life is over then.
+    pub fn half_life(&self) -> i64 {
+        let life = self.next_update.saturating_sub(self.this_update);
+        self.this_update.saturating_add(life / 2)
+    }
+}
+
 /// What was taken back from a principal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stopped {
