@@ -344,25 +344,6 @@ impl FlowTable {
         self.slots.capacity()
     }
 
-    /// The flow between these ends, in the notation of [`FlowReport`].
-    #[must_use]
-    pub fn find(
-        &self,
-        now: Instant,
-        protocol: u8,
-        client: (IpAddr, u16),
-        far: (IpAddr, u16),
-    ) -> Option<FlowReport> {
-        let now = self.second(now);
-        [None, Some(Direction::FromClient), Some(Direction::ToClient)]
-            .into_iter()
-            .map(|asker| Key::new(protocol, client, far, asker))
-            .filter_map(|key| self.slots.find(&key, self.last[0]))
-            .map(|at| &self.slots[at])
-            .find(|slot| !slot.has_expired(now))
-            .map(|slot| self.report(slot, now))
-    }
-
     /// Every live flow, in no order.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = FlowReport> + '_ {
         let now = self.second(now);

@@ -36,8 +36,6 @@ pub struct Watch<'a> {
 pub struct Ready {
     /// Datagrams wait.
     pub udp: bool,
-    /// The socket takes datagrams; reported only where that was asked.
-    pub udp_writable: bool,
     /// Where packets wait, or the device is gone: reading it will tell.
     pub tun: Waiting,
     /// A [`Waker`] was used since the last wait.

@@ -482,11 +482,7 @@ fn what_is_over_makes_room_before_what_waits_for_an_answer() {
             .judge(outgoing, FROM_CLIENT, &udp(end_of(20_000), server))
             .is_ok()
     );
-    let found = |protocol, port| {
-        session
-            .table
-            .find(session.now, protocol, end_of(port), server)
-    };
+    let found = |protocol, port| session.flow(protocol, end_of(port), server);
     assert!(found(TCP, 1).is_none());
     assert!(found(UDP, 1).is_some());
 }

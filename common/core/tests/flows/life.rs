@@ -367,10 +367,7 @@ fn traffic_is_counted_per_flow_and_per_rule_and_outlives_the_flow() {
             bytes: 56_028,
         },
     );
-    let found = session
-        .table
-        .find(session.now, UDP, laptop(), server())
-        .unwrap();
+    let found = session.flow(UDP, laptop(), server()).unwrap();
     assert_eq!((found.from_client, found.to_client), expected);
     let totals = BTreeMap::from([(
         RULE,
@@ -383,10 +380,7 @@ fn traffic_is_counted_per_flow_and_per_rule_and_outlives_the_flow() {
     assert_eq!(session.table.totals_by_rule(), totals);
     session.wait(1000);
     session.table.expire(session.now);
-    assert_eq!(
-        session.table.find(session.now, UDP, laptop(), server()),
-        None
-    );
+    assert_eq!(session.flow(UDP, laptop(), server()), None);
     assert_eq!(session.table.totals_by_rule(), totals);
 }
 
@@ -615,16 +609,17 @@ fn an_idle_session_holds_no_memory_and_flows_that_end_give_theirs_back() {
         session.table.capacity()
     );
     for port in 1..=100 {
-        let found = session
-            .table
-            .find(session.now, UDP, end("10.99.0.2", port), server());
+        let packet = udp(end("10.99.0.2", port), server());
+        session.judge(outgoing, FROM_CLIENT, &packet).unwrap();
+        let found = session.flow(UDP, end("10.99.0.2", port), server());
         assert_eq!(
             found.unwrap().from_client.packets,
-            2,
+            3,
             "whatever has moved is found"
         );
     }
-    session.wait(30);
+    assert_eq!(session.table.len(), 100);
+    session.wait(60);
     session.table.expire(session.now);
     assert!(session.table.is_empty());
     assert_eq!(session.table.capacity(), 0);

@@ -7,9 +7,10 @@ mod life;
 mod model;
 mod packets;
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use adit_core::flow::{FlowTable, HashKey, Passage, Refused};
+use adit_core::flow::{FlowReport, FlowTable, HashKey, Passage, Refused};
 use adit_core::policy::{Decision, Direction, Flow, RuleId};
 use adit_core::wire::ip::IpPacket;
 
@@ -55,6 +56,18 @@ impl Session {
         let passage = self.table.judge(self.now, &filter, direction, &packet)?;
         self.table.count(passage, direction, 1, bytes.len());
         Ok(passage)
+    }
+
+    /// The live flow between these ends, as it is shown to an operator.
+    pub fn flow(
+        &self,
+        protocol: u8,
+        client: (IpAddr, u16),
+        far: (IpAddr, u16),
+    ) -> Option<FlowReport> {
+        let ends = (protocol, client, far);
+        let mut flows = self.table.iter(self.now);
+        flows.find(|flow| (flow.protocol, flow.client, flow.far) == ends)
     }
 }
 

@@ -70,7 +70,6 @@ pub(super) fn wait(watch: Watch<'_>, bell: &Bell, timeout: Option<Duration>) -> 
     let mut ready = Ready {
         // An error or a hang-up shows itself to whoever reads.
         udp: flags.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP),
-        udp_writable: flags.contains(PollFlags::OUT),
         woken: !asked[BELL].revents().is_empty(),
         ..Ready::default()
     };
