@@ -103,7 +103,7 @@ async fn ask(
     let ask = CertificateAsk {
         occasion: Occasion::Enrolment(secret),
         request: request.to_vec(),
-        device: Some(user_agent().as_str().to_owned()),
+        user_agent: Some(user_agent()),
     };
     let (host, port) = gateway;
     let engine = Enrolment::new(

@@ -35,8 +35,6 @@ pub enum Command {
     AskCertificate {
         /// PKCS#10, in DER.
         request: Vec<u8>,
-        /// What to say of this device.
-        device: String,
         /// Where to say whether there was a session to ask in.
         reply: oneshot::Sender<bool>,
     },
@@ -113,13 +111,8 @@ impl Engine for Pipeline {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Gateways(gateways)) => self.engine.set_gateways(now, gateways),
-                Ok(Command::AskCertificate {
-                    request,
-                    device,
-                    reply,
-                }) => {
-                    let asked = self.engine.ask_certificate(now, request, Some(device));
-                    let _ = reply.send(asked);
+                Ok(Command::AskCertificate { request, reply }) => {
+                    let _ = reply.send(self.engine.ask_certificate(now, request));
                 }
                 Ok(Command::Renew(tls)) => self.engine.renew(now, tls),
                 // Who asked may have gone away meanwhile; then nobody misses the answer.

@@ -365,11 +365,7 @@ impl Control<'_> {
             return;
         };
         let (reply, answer) = oneshot::channel();
-        self.asker.tell(Command::AskCertificate {
-            request,
-            device: user_agent().as_str().to_owned(),
-            reply,
-        });
+        self.asker.tell(Command::AskCertificate { request, reply });
         if answer.await == Ok(true) {
             self.successor.asked(clock::unix_seconds());
         }

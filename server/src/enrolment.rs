@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::Principal;
+use adit_core::session::UserAgent;
 use adit_net::clock;
 use adit_net::exit::Failure;
 use adit_tunnel::{CertificateQuestion, Standing};
@@ -30,7 +31,7 @@ impl Control<'_> {
             };
             return self.record(&Decision {
                 remote: question.remote,
-                device: question.device,
+                user_agent: question.user_agent,
                 verdict: Verdict::Refused {
                     principal,
                     kind: refusal.kind.name(),
@@ -53,7 +54,7 @@ impl Control<'_> {
         let kind = RefusalKind::TooManyGuesses;
         self.record(&Decision {
             remote,
-            device: None,
+            user_agent: None,
             verdict: Verdict::Refused {
                 principal: None,
                 kind: kind.name(),
@@ -66,10 +67,10 @@ impl Control<'_> {
     pub(crate) fn record(&mut self, decision: &Decision) {
         let Decision {
             remote,
-            device,
+            user_agent,
             verdict,
         } = decision;
-        let (remote, device) = (*remote, device.as_deref());
+        let (remote, device) = (*remote, user_agent.as_ref().map(UserAgent::as_str));
         match verdict {
             Verdict::Enrolled(facts) => {
                 let (principal, serial) = (&facts.principal, &facts.serial);

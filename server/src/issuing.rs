@@ -14,12 +14,13 @@ use std::time::Duration;
 use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::{Identity, Principal};
 use adit_core::policy::Policy;
+use adit_core::session::UserAgent;
 use adit_core::session::certificate::{Issued, Secret};
 use adit_net::files;
 use adit_pki::csr::CertificateRequest;
-use adit_pki::invitation::{Invitation, RedeemError, RenewError};
+use adit_pki::invitation::{self, Invitation, RedeemError, RenewError};
 use adit_pki::{Authority, AuthorityError, Passphrase, Predecessor};
-use adit_tunnel::tls::{self, Algorithms, Authorities, Credentials, GatewayKey};
+use adit_tunnel::tls::{self, Algorithms, Authorities, Credentials};
 use adit_tunnel::{CertificateQuestion, Standing, Ticket};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -36,7 +37,8 @@ pub struct Issuing {
     root: String,
     /// `host:port` of each gateway, as the profiles shall have them.
     gateways: Vec<String>,
-    key: GatewayKey,
+    /// What codes say of this gateway.
+    pin: [u8; 16],
 }
 
 /// What became of a question, for the records.
@@ -45,7 +47,7 @@ pub struct Decision {
     /// Where it came from.
     pub remote: SocketAddr,
     /// What the client says of itself.
-    pub device: Option<String>,
+    pub user_agent: Option<UserAgent>,
     /// What was decided.
     pub verdict: Verdict,
 }
@@ -137,10 +139,10 @@ impl Issuing {
             return Err(foreign());
         }
         let leaf = credentials.chain.first();
-        let key = leaf.and_then(|leaf| GatewayKey::of_certificate(leaf));
+        let pin = leaf.and_then(|leaf| invitation::pin(leaf));
         Ok(Self {
             root,
-            key: key.ok_or_else(foreign)?,
+            pin: pin.ok_or_else(foreign)?,
             authority,
             gateways: config.gateways.clone(),
         })
@@ -157,12 +159,12 @@ impl Issuing {
             remote,
             standing,
             request,
-            device,
+            user_agent,
         } = question;
-        let (outcome, verdict) = self.answer(&standing, &request, device.as_deref(), now);
+        let (outcome, verdict) = self.answer(&standing, &request, user_agent.as_ref(), now);
         let decision = Decision {
             remote,
-            device,
+            user_agent,
             verdict,
         };
         (ticket, outcome, decision)
@@ -174,10 +176,10 @@ impl Issuing {
         &self,
         standing: &Standing,
         request: &[u8],
-        device: Option<&str>,
+        user_agent: Option<&UserAgent>,
         now: i64,
     ) -> (Result<Box<Issued>, Refusal>, Verdict) {
-        match self.sign(standing, request, device, now) {
+        match self.sign(standing, request, user_agent, now) {
             Ok((issued, verdict)) => (Ok(Box::new(issued)), verdict),
             Err(Denial { kind, reason, told }) => {
                 let principal = match standing {
@@ -209,7 +211,7 @@ impl Issuing {
                 .map_err(|_| AuthorityError::Validity)?,
             expires,
         };
-        let code = self.authority.invite(&invitation, self.key.pin(), now)?;
+        let code = self.authority.invite(&invitation, self.pin, now)?;
         Ok((code.to_string(), expires))
     }
 
@@ -237,9 +239,10 @@ impl Issuing {
         &self,
         standing: &Standing,
         request: &[u8],
-        device: Option<&str>,
+        user_agent: Option<&UserAgent>,
         now: i64,
     ) -> Result<(Issued, Verdict), Denial> {
+        let device = user_agent.map(UserAgent::device);
         let request = CertificateRequest::from_der(request)
             .map_err(|error| Denial::refused("bad-request", &error))?;
         match standing {

@@ -565,12 +565,11 @@ pub fn session(data: &[u8]) {
     let config = client::ClientControlConfig::new("vpn.example.com");
     let mut client = client::Control::new(now, 2, 0, config);
     let secret = Secret::parse("secret").expect("a secret");
-    let ask = |occasion| CertificateAsk {
-        occasion,
+    let enrolment = CertificateAsk {
+        occasion: Occasion::Enrolment(secret),
         request: b"request".to_vec(),
-        device: None,
+        user_agent: None,
     };
-    let (renewal, enrolment) = (ask(Occasion::Renewal), ask(Occasion::Enrolment(secret)));
     let config = enrolment::EnrolmentConfig::new("vpn.example.com", enrolment);
     let mut newcomer = enrolment::Control::new(now, 2, 0, &config);
     let issued = Issued {
@@ -622,7 +621,7 @@ pub fn session(data: &[u8]) {
                 gateway.admit(&assignment);
                 gateway.assign(&Assignment::default());
                 gateway.issue(asked, &issued);
-                client.ask_certificate(now, 4, &renewal);
+                client.ask_certificate(now, 4, b"request".to_vec());
             }
             6 => {
                 gateway.refuse(&refusal);

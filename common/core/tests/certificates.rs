@@ -10,7 +10,7 @@ use adit_core::session::certificate::{CertificateAsk, Issued, MAX_REQUEST, Occas
 use adit_core::session::client::{self, ClientControlConfig, ClientEvent};
 use adit_core::session::enrolment::{self, EnrolmentConfig};
 use adit_core::session::gateway::{self, GatewayControlConfig, GatewayEvent};
-use adit_core::session::{Action, Assignment};
+use adit_core::session::{Action, Assignment, UserAgent};
 use proptest::prelude::*;
 
 #[test]
@@ -47,31 +47,29 @@ fn who_is_not_reads_why() {
 fn a_certificate_is_renewed_within_the_session_which_goes_on() {
     let now = Instant::now();
     let mut gateway = gateway();
-    let mut client = client::Control::new(
-        now,
-        CLIENT_CONTROL,
-        REQUEST,
-        ClientControlConfig::new("vpn"),
-    );
-    let renewal = CertificateAsk {
-        occasion: Occasion::Renewal,
-        request: b"request".to_vec(),
-        device: None,
+    let config = ClientControlConfig {
+        user_agent: Some(laptop()),
+        ..ClientControlConfig::new("vpn")
     };
-    assert!(
-        !client.ask_certificate(now, 4, &renewal),
-        "without a session"
-    );
+    let mut client = client::Control::new(now, CLIENT_CONTROL, REQUEST, config);
+    let ask = |client: &mut client::Control, stream| {
+        client.ask_certificate(now, stream, b"request".to_vec())
+    };
+    assert!(!ask(&mut client, 4), "without a session");
     exchange(&mut client, &mut gateway);
     gateway.admit(&Assignment::default());
     exchange(&mut client, &mut gateway);
-    assert!(client.ask_certificate(now, 4, &renewal));
-    assert!(!client.ask_certificate(now, 8, &renewal), "a second one");
+    assert!(ask(&mut client, 4));
+    assert!(!ask(&mut client, 8), "a second one");
     exchange(&mut client, &mut gateway);
     let events: Vec<_> = std::iter::from_fn(|| gateway.poll_event()).collect();
     let asked = GatewayEvent::CertificateAsked {
         stream: 4,
-        ask: renewal,
+        ask: CertificateAsk {
+            occasion: Occasion::Renewal,
+            request: b"request".to_vec(),
+            user_agent: Some(laptop()),
+        },
     };
     assert_eq!(events.last(), Some(&asked));
     gateway.issue(4, &issued());
@@ -120,19 +118,17 @@ fn a_client_waits_for_a_renewal_only_so_long() {
     gateway.admit(&Assignment::default());
     exchange(&mut client, &mut gateway);
     while client.poll_event().is_some() {}
-    let renewal = CertificateAsk {
-        occasion: Occasion::Renewal,
-        request: b"request".to_vec(),
-        device: None,
-    };
-    client.ask_certificate(now, 4, &renewal);
+    client.ask_certificate(now, 4, b"request".to_vec());
     client.handle_timeout(client.poll_timeout().unwrap());
     let Some(ClientEvent::Certificate(Err(refusal))) = client.poll_event() else {
         panic!("no outcome");
     };
     assert_eq!(refusal.kind, RefusalKind::Unreachable);
     assert!(client.established().is_some());
-    assert!(client.ask_certificate(now, 8, &renewal), "it may ask again");
+    assert!(
+        client.ask_certificate(now, 8, b"request".to_vec()),
+        "it may ask again"
+    );
 }
 
 #[test]
@@ -277,7 +273,7 @@ fn trailers_do_no_harm_and_nothing_follows_them() {
 
 #[test]
 fn what_a_client_says_of_itself_counts_only_if_it_can_be_shown() {
-    let long = "a".repeat(129);
+    let long = "a".repeat(201);
     for (said, counts) in [
         ("adit/0.1.0 (linux; laptop-7)", true),
         ("a\tb", false),
@@ -291,7 +287,8 @@ fn what_a_client_says_of_itself_counts_only_if_it_can_be_shown() {
         let Some(GatewayEvent::CertificateAsked { ask, .. }) = gateway.poll_event() else {
             panic!("{said:?} was not asked");
         };
-        assert_eq!(ask.device.as_deref(), counts.then_some(said));
+        let said = counts.then_some(said);
+        assert_eq!(ask.user_agent.as_ref().map(UserAgent::as_str), said);
     }
 }
 
@@ -528,8 +525,12 @@ fn enrolment_ask(request: &[u8]) -> CertificateAsk {
     CertificateAsk {
         occasion: Occasion::Enrolment(Secret::parse("secret").unwrap()),
         request: request.to_vec(),
-        device: Some("adit/0.1.0 (linux; laptop)".into()),
+        user_agent: Some(laptop()),
     }
+}
+
+fn laptop() -> UserAgent {
+    UserAgent::of_host("0.1.0", "linux", "laptop")
 }
 
 fn issued() -> Issued {

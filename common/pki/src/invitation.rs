@@ -47,6 +47,7 @@ use crate::certificate::key::PrivateKey;
 use crate::certificate::{Issued, KeyType, Purpose};
 use crate::csr::{CertificateRequest, RequestError};
 use crate::index::{Entry, IndexError, Standing, State};
+use crate::name;
 use crate::request::IssueRequest;
 
 mod code;
@@ -142,7 +143,7 @@ impl Authority {
                 return Err(RedeemError::Expired);
             }
             let mut request = self.request_of(&invitation, now);
-            request.device = device.map(str::to_owned);
+            request.device = device.and_then(name::device_as_said);
             let (issued, mut entry) = self.certify_request(csr, &request, now)?;
             entry.issued_by = invited_by;
             Ok((issued, Some(entry)))

@@ -100,6 +100,14 @@ pub fn check_device(text: &str) -> Result<(), NameError> {
     check_organisation(text).map_err(|_| NameError::Device(text.to_owned()))
 }
 
+/// What a device calls itself, as far as it fits: nobody is refused a certificate for a long name.
+pub(crate) fn device_as_said(text: &str) -> Option<String> {
+    let shown = text.trim().chars().filter(|c| !c.is_control());
+    let fitting: String = shown.take(MAX_ATTRIBUTE).collect();
+    let fitting = fitting.trim();
+    (!fitting.is_empty()).then(|| fitting.to_owned())
+}
+
 /// Why a name was refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum NameError {
@@ -257,6 +265,21 @@ mod tests {
         assert_eq!(Name::host("vpn.example.com").unwrap().kind(), "dns");
         assert!(Name::host("10.0.0.256").is_err());
         assert!(Name::host("alice@example.com").is_err());
+    }
+
+    #[test]
+    fn what_a_device_calls_itself_is_cut_to_what_an_operator_may_write() {
+        for (said, taken) in [
+            ("laptop-7", Some("laptop-7")),
+            (" lap\x1btop\n", Some("laptop")),
+            (" \t", None),
+        ] {
+            assert_eq!(device_as_said(said).as_deref(), taken, "{said:?}");
+        }
+        let long = format!("{} {}", "a".repeat(MAX_ATTRIBUTE - 1), "b".repeat(200));
+        let taken = device_as_said(&long).unwrap();
+        assert_eq!(taken.len(), MAX_ATTRIBUTE - 1);
+        assert_eq!(check_device(&taken), Ok(()));
     }
 
     #[test]

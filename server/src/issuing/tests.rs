@@ -7,6 +7,7 @@ use adit_core::identity::{self, AuthorityRule, GroupSource, PrincipalSource};
 use adit_pki::csr;
 use adit_pki::invitation::Code;
 use adit_pki::{AuthorityParams, IssueRequest, KeyType, Reason};
+use adit_tunnel::tls::GatewayKey;
 use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer};
 
 use super::*;
@@ -18,6 +19,8 @@ pub(crate) const NOW: i64 = 1_800_000_000;
 pub(crate) struct House {
     pub(crate) root: PathBuf,
     pub(crate) issuing: Arc<Issuing>,
+    /// The gateway's own.
+    certificate: CertificateDer<'static>,
 }
 
 impl House {
@@ -36,12 +39,20 @@ impl House {
             gateways: vec!["vpn.example.com:443".to_owned()],
             renews: Vec::new(),
         };
-        let issuing = Issuing::open(&config, &gateway(&ca)).unwrap();
-        let issuing = Arc::new(issuing);
-        Self { root, issuing }
+        let credentials = gateway(&ca);
+        let issuing = Issuing::open(&config, &credentials).unwrap();
+        Self {
+            root,
+            issuing: Arc::new(issuing),
+            certificate: credentials.chain[0].clone(),
+        }
     }
 
     fn invite(&self) -> Standing {
+        invited(self.code().secret())
+    }
+
+    fn code(&self) -> Code {
         let guest = Guest {
             principal: "bob@example.com".to_owned(),
             groups: vec!["staff".to_owned()],
@@ -49,11 +60,12 @@ impl House {
             validity: Duration::from_secs(86_400),
         };
         let (code, _) = self.issuing.invite(&guest, NOW).unwrap();
-        invited(code.parse::<Code>().unwrap().secret())
+        code.parse().unwrap()
     }
 
     fn ask(&self, standing: &Standing, request: &[u8]) -> Result<(Issued, Verdict), Denial> {
-        self.issuing.sign(standing, request, Some("laptop"), NOW)
+        let laptop = UserAgent::of_host("0.1.0", "linux", "laptop");
+        self.issuing.sign(standing, request, Some(&laptop), NOW)
     }
 }
 
@@ -119,6 +131,34 @@ fn a_code_is_good_for_one_certificate_and_one_key() {
     let unknown = house.ask(&invited(&[7; 16]), &request(None)).unwrap_err();
     assert_eq!((used.kind, unknown.kind), ("used", "unknown"));
     assert_eq!(used.told, unknown.told, "a guesser learns nothing");
+}
+
+#[test]
+fn a_code_names_the_key_that_whoever_redeems_it_looks_for() {
+    let house = House::new("pin");
+    let looked_for = GatewayKey::new(*house.code().pin());
+    let shown = GatewayKey::of_certificate(&house.certificate);
+    assert_eq!(shown, Some(looked_for));
+}
+
+#[test]
+fn the_index_has_the_name_of_the_device_and_a_long_one_costs_nobody_the_certificate() {
+    let house = House::new("device");
+    let long = UserAgent::of_host("0.1.0", "linux", &"h".repeat(64));
+    let foreign = UserAgent::read(&[b'm'; 200]).unwrap();
+    house.ask(&house.invite(), &request(None)).unwrap();
+    for agent in [&long, &foreign] {
+        let signed = house
+            .issuing
+            .sign(&house.invite(), &request(None), Some(agent), NOW);
+        signed.unwrap();
+    }
+    let entries = house.issuing.authority().entries().unwrap();
+    let devices: Vec<_> = entries.into_iter().filter_map(|one| one.device).collect();
+    assert_eq!(
+        devices,
+        ["laptop".to_owned(), "h".repeat(64), "m".repeat(64)]
+    );
 }
 
 #[test]

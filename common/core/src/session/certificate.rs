@@ -14,6 +14,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::UserAgent;
+
 /// Somebody asks for a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateAsk {
@@ -21,8 +23,8 @@ pub struct CertificateAsk {
     pub occasion: Occasion,
     /// The certificate request (PKCS#10), in DER; not looked at.
     pub request: Vec<u8>,
-    /// What the client says of itself in `user-agent` (RFC 9110 §10.1.5); printable.
-    pub device: Option<String>,
+    /// What the client says of itself.
+    pub user_agent: Option<UserAgent>,
 }
 
 /// What a certificate is asked on.
@@ -119,14 +121,6 @@ impl Resource {
     }
 }
 
-/// Says whether a client's word about itself is fit to be shown: short, and printable ASCII.
-pub(super) fn is_presentable(device: &str) -> bool {
-    (1..=MAX_DEVICE).contains(&device.len())
-        && device
-            .bytes()
-            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
-}
-
 /// The media type of a certificate request (RFC 5967).
 pub(super) const REQUEST_TYPE: &str = "application/pkcs10";
 /// The media type of [`Issued`].
@@ -137,8 +131,6 @@ pub const MAX_REQUEST: usize = 16 * 1024;
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
 /// Far more than 128 bits in any notation.
 const MAX_SECRET: usize = 128;
-/// A program, an operating system and a host name.
-const MAX_DEVICE: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -152,7 +144,7 @@ mod tests {
         let ask = CertificateAsk {
             occasion: Occasion::Enrolment(secret),
             request: Vec::new(),
-            device: None,
+            user_agent: None,
         };
         assert!(!format!("{ask:?}").contains("7K3M"));
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use super::certificate::{CertificateAsk, Issued};
+use super::certificate::{CertificateAsk, Issued, Occasion};
 use super::post::Post;
 use super::tunnel::{Abort, Said, Tunnel, answer};
 use super::{Action, Place, Proof, UserAgent, handover, problem};
@@ -168,12 +168,18 @@ impl Control {
         }
     }
 
-    /// Asks for a certificate on a bidirectional stream that the caller opened, within the open session
-    /// and one at a time; says whether it does. [`ClientEvent::Certificate`] tells what became of it.
-    pub fn ask_certificate(&mut self, now: Instant, stream: u64, ask: &CertificateAsk) -> bool {
+    /// Asks for a certificate to follow the present one, with this request (PKCS#10, in DER), on a bidirectional
+    /// stream that the caller opened, within the open session and one at a time; says whether it does.
+    /// [`ClientEvent::Certificate`] tells what became of it.
+    pub fn ask_certificate(&mut self, now: Instant, stream: u64, request: Vec<u8>) -> bool {
         let can = self.can_ask_certificate();
         if can {
-            let post = Post::send(&mut self.h3, stream, &self.config.authority, ask);
+            let ask = CertificateAsk {
+                occasion: Occasion::Renewal,
+                request,
+                user_agent: self.config.user_agent.clone(),
+            };
+            let post = Post::send(&mut self.h3, stream, &self.config.authority, &ask);
             self.post = Some((post, now + self.config.request_timeout));
         }
         can

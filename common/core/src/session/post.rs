@@ -50,7 +50,8 @@ impl Post {
             ("content-type", REQUEST_TYPE),
             ("content-length", &length),
         ];
-        fields.extend(ask.device.as_deref().map(|device| ("user-agent", device)));
+        let user_agent = ask.user_agent.as_ref();
+        fields.extend(user_agent.map(|agent| ("user-agent", agent.as_str())));
         fields.extend(
             authorization
                 .as_deref()

@@ -11,6 +11,7 @@ use crate::certificate::Issued;
 use crate::csr::{CertificateRequest, RequestError};
 use crate::description;
 use crate::index::{Holder, IndexError, State};
+use crate::name;
 use crate::request::IssueRequest;
 
 impl Authority {
@@ -53,7 +54,7 @@ impl Authority {
             if request.not_after <= old.not_after {
                 return Err(RenewError::NothingGained);
             }
-            request.device = device.map(str::to_owned).or(old.device);
+            request.device = device.and_then(name::device_as_said).or(old.device);
             let (issued, mut entry) = self.certify_request(csr, &request, now)?;
             entry.issued_by = old.issued_by;
             Ok((issued, entry))

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use adit_core::session::certificate::{CertificateAsk, Occasion};
 use quinn_proto::Dir;
 
 use super::{Client, Phase};
@@ -11,12 +10,7 @@ impl Client {
     /// Asks the gateway for a certificate; says whether it can be asked now: there is a session, and
     /// nothing asked that is not answered. [`ClientEvent::Certificate`](super::ClientEvent::Certificate)
     /// tells what became of it, unless the session ends before.
-    pub fn ask_certificate(
-        &mut self,
-        now: Instant,
-        request: Vec<u8>,
-        device: Option<String>,
-    ) -> bool {
+    pub fn ask_certificate(&mut self, now: Instant, request: Vec<u8>) -> bool {
         let Phase::Up(tunnel) = &self.phase else {
             return false;
         };
@@ -33,11 +27,6 @@ impl Client {
         let Some(stream) = link.connection.streams().open(Dir::Bi) else {
             return false;
         };
-        let ask = CertificateAsk {
-            occasion: Occasion::Renewal,
-            request,
-            device,
-        };
-        machine.ask_certificate(now, stream.into(), &ask)
+        machine.ask_certificate(now, stream.into(), request)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use adit_core::close::{Refusal, RefusalKind};
 use adit_core::identity::{Identity, Principal};
+use adit_core::session::UserAgent;
 use adit_core::session::certificate::{CertificateAsk, Issued, Occasion, Secret};
 use rustls::pki_types::CertificateDer;
 
@@ -27,7 +28,7 @@ pub struct CertificateQuestion {
     /// The certificate request (PKCS#10), in DER, as it came.
     pub request: Vec<u8>,
     /// What the client says of itself.
-    pub device: Option<String>,
+    pub user_agent: Option<UserAgent>,
 }
 
 /// On what a certificate is asked.
@@ -162,7 +163,7 @@ impl Reception {
             remote,
             standing: Standing::Invited(secret),
             request: ask.request,
-            device: ask.device,
+            user_agent: ask.user_agent,
         });
     }
 
@@ -197,7 +198,7 @@ impl Reception {
             remote,
             standing,
             request: ask.request,
-            device: ask.device,
+            user_agent: ask.user_agent,
         });
     }
 

@@ -38,12 +38,6 @@ impl GatewayKey {
         hash.first_chunk().copied().map(Self)
     }
 
-    /// What a code names it by.
-    #[must_use]
-    pub const fn pin(&self) -> [u8; PIN] {
-        self.0
-    }
-
     pub(super) fn verifier(self, provider: &Arc<CryptoProvider>) -> PinnedVerifier {
         PinnedVerifier {
             key: self,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_core::close::{Refusal, RefusalKind};
+use adit_core::session::UserAgent;
 use adit_core::session::certificate::Issued;
 use adit_tunnel::tls::{self, Algorithms, ClientAuth, GatewayKey};
 use adit_tunnel::{CertificateQuestion, ClientEvent, GatewayEvent, Standing};
@@ -73,7 +74,8 @@ fn who_was_invited_gets_a_certificate_and_is_gone(engines: u8) {
     assert!(matches!(&asked.standing, Standing::Invited(secret) if secret.expose() == "secret"));
     assert_eq!(asked.request, b"request");
     assert_eq!(asked.remote, at(1, 5000));
-    assert_eq!(asked.device.as_deref(), Some("adit/0.1.0 (linux; laptop)"));
+    let said = UserAgent::of_host("0.1.0", "linux", "laptop");
+    assert_eq!(asked.user_agent, Some(said));
     world.gateway().answer(asked.ticket, Ok(Box::new(issued())));
     world.run_for(SECOND);
     assert_eq!(world.newcomers[newcomer].outcome, Some(Ok(issued())));
@@ -195,12 +197,12 @@ fn a_session_renews_its_certificate_while_packets_flow(engines: u8) {
     assert!(
         world.clients[alice]
             .engine
-            .ask_certificate(now, b"request".to_vec(), None)
+            .ask_certificate(now, b"request".to_vec())
     );
     assert!(
         !world.clients[alice]
             .engine
-            .ask_certificate(now, b"again".to_vec(), None)
+            .ask_certificate(now, b"again".to_vec())
     );
     let asked = question(&mut world);
     let Standing::Holds {
@@ -230,7 +232,7 @@ fn a_session_renews_its_certificate_while_packets_flow(engines: u8) {
     assert!(
         world.clients[alice]
             .engine
-            .ask_certificate(now, b"next".to_vec(), None)
+            .ask_certificate(now, b"next".to_vec())
     );
     let asked = question(&mut world);
     let refusal = Refusal::new(RefusalKind::CertificateRefused, "it asks for more");
@@ -247,7 +249,7 @@ fn who_is_revoked_renews_nothing(engines: u8) {
     assert!(
         world.clients[alice]
             .engine
-            .ask_certificate(now, b"request".to_vec(), None)
+            .ask_certificate(now, b"request".to_vec())
     );
     let asked = question(&mut world);
     let Standing::Holds { certificate, .. } = &asked.standing else {
@@ -272,7 +274,7 @@ fn who_is_revoked_renews_nothing(engines: u8) {
     assert!(
         !world.clients[alice]
             .engine
-            .ask_certificate(now, b"request".to_vec(), None)
+            .ask_certificate(now, b"request".to_vec())
     );
     world.run_for(5 * SECOND);
     assert!(!world.gateway_events.iter().any(is_question));

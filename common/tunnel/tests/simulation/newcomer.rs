@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use adit_core::close::Refusal;
+use adit_core::session::UserAgent;
 use adit_core::session::certificate::{CertificateAsk, Issued, Occasion, Secret};
 use adit_core::session::enrolment::EnrolmentConfig as Asked;
 use adit_tunnel::tls::QuicClient;
@@ -61,7 +62,7 @@ impl World {
         let ask = CertificateAsk {
             occasion: Occasion::Enrolment(Secret::parse(secret).unwrap()),
             request: b"request".to_vec(),
-            device: Some("adit/0.1.0 (linux; laptop)".to_owned()),
+            user_agent: Some(UserAgent::of_host("0.1.0", "linux", "laptop")),
         };
         let config = EnrolmentConfig {
             keys: keys(number, 1),

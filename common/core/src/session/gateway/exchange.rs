@@ -22,9 +22,8 @@ use crate::h3::ErrorCode;
 use crate::h3::message::RequestHead;
 use crate::session::certificate::{
     ANSWER_TYPE, CertificateAsk, Issued, MAX_REQUEST, Occasion, REQUEST_TYPE, Resource, Secret,
-    is_presentable,
 };
-use crate::session::problem;
+use crate::session::{UserAgent, problem};
 
 /// The one request for a certificate that is being read or decided.
 #[derive(Debug)]
@@ -249,14 +248,10 @@ impl Control {
         if announced.is_some_and(|announced| announced > MAX_REQUEST) {
             return Err(Fault::Answer(TOO_LARGE));
         }
-        let device = fields.single("user-agent");
         let ask = CertificateAsk {
             occasion,
             request: Vec::new(),
-            device: device
-                .and_then(|device| std::str::from_utf8(device).ok())
-                .filter(|device| is_presentable(device))
-                .map(str::to_owned),
+            user_agent: fields.single("user-agent").and_then(UserAgent::read),
         };
         Ok((announced, ask))
     }
