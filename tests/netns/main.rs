@@ -16,6 +16,7 @@ mod leftovers;
 mod load;
 mod maximum;
 mod mtu;
+mod offline;
 mod page;
 mod path;
 mod places;
@@ -25,6 +26,7 @@ mod records;
 mod recovery;
 mod reload;
 mod renewal;
+mod resigning;
 mod revocation;
 mod rules;
 mod second;
@@ -108,6 +110,10 @@ const TESTS: &[(&str, Test)] = &[
         quickstart::the_readme_is_true,
     ),
     (
+        "the_root_of_the_readme_stays_in_its_drawer",
+        offline::the_root_stays_in_its_drawer,
+    ),
+    (
         "the_page_of_the_readme_about_access_is_true",
         access::somebody_gets_access_and_loses_it,
     ),
@@ -142,6 +148,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "who_cannot_move_is_closed_at_the_session_maximum",
         maximum::who_cannot_move_is_closed_at_it,
+    ),
+    (
+        "a_gateway_signs_the_list_of_its_authority_anew_in_time",
+        resigning::in_time,
     ),
     (
         "a_hundred_revocations_count_within_a_second_each",

@@ -27,6 +27,8 @@ pub(crate) struct Machine<'a> {
     etc: PathBuf,
     built: PathBuf,
     instead: Vec<(CString, CString)>,
+    /// Where passphrases are.
+    credentials: Option<PathBuf>,
 }
 
 impl<'a> Machine<'a> {
@@ -41,10 +43,7 @@ impl<'a> Machine<'a> {
         for (ours, theirs) in [("etc", "/etc"), ("lib", "/var/lib"), ("run", "/run")] {
             let ours = root.join(ours);
             fs::create_dir(&ours)?;
-            instead.push((
-                CString::new(ours.as_os_str().as_bytes())?,
-                CString::new(theirs)?,
-            ));
+            instead.push(pair(&ours, theirs)?);
         }
         let etc = root.join("etc");
         fs::write(
@@ -67,7 +66,25 @@ impl<'a> Machine<'a> {
             etc,
             built: built.to_owned(),
             instead,
+            credentials: None,
         })
+    }
+
+    /// Puts a directory in place of `/media`: the sticks that are in the machine.
+    pub(crate) fn plug_in(&mut self, sticks: &Path) -> Result<()> {
+        self.instead.push(pair(sticks, "/media")?);
+        Ok(())
+    }
+
+    /// Answers whatever asks for a passphrase: nobody sits there who could type, so it comes as in a unit of systemd.
+    pub(crate) fn knows(&mut self, passphrase: &str) -> Result<()> {
+        let directory = self.bin.with_file_name("credentials");
+        fs::create_dir(&directory)?;
+        let file = directory.join("adit-ca-passphrase");
+        fs::write(&file, passphrase)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        self.credentials = Some(directory);
+        Ok(())
     }
 
     /// Its network.
@@ -100,6 +117,9 @@ impl<'a> Machine<'a> {
             .args(["-euc", &format!("exec {text}")])
             .current_dir(&self.home)
             .env("PATH", path);
+        if let Some(directory) = &self.credentials {
+            shell.env("CREDENTIALS_DIRECTORY", directory);
+        }
         self.namespace
             .spawn_seeing(shell, Sight::Instead(self.instead.clone()))
     }
@@ -117,6 +137,11 @@ impl<'a> Machine<'a> {
         note(command);
         Ok(())
     }
+}
+
+fn pair(ours: &Path, theirs: &str) -> Result<(CString, CString)> {
+    let ours = CString::new(ours.as_os_str().as_bytes())?;
+    Ok((ours, CString::new(theirs)?))
 }
 
 /// The blocks of a language between a heading of the page and the next.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use adit_tests::lab::{Internet, Layout, Namespace, Snapshot, internet};
 use adit_tests::probe::ping::Ping;
 use adit_tests::probe::tcp;
-use adit_tests::programs::{POLICY, Programs, Setup, table};
+use adit_tests::programs::{Gateway, POLICY, Programs, Setup, table};
 use anyhow::{Result, ensure};
 use socket2::SockRef;
 
@@ -85,6 +85,23 @@ fn masquerading(setup: &Setup) -> Result<()> {
     })
 }
 
+/// Who names the socket means the gateway that runs there, and no files in its place.
+fn codes_are_given_at_a_named_socket(gateway: &Gateway, socket: &str) -> Result<()> {
+    let at = ["--socket", socket];
+    let bob = [&["bob@example.com", "--group", "staff"], &at[..]].concat();
+    said(&gateway.invite(&bob)?, 0, &["sudo adit enroll"])?;
+    said(&gateway.invitations(&at)?, 0, &["bob@example.com"])?;
+    let nowhere = ["--socket", "/nowhere/s.sock"];
+    let [lost, silent] = [
+        gateway.invitations(&nowhere)?,
+        gateway.invite(&[&bob[..3], &nowhere].concat())?,
+    ];
+    failed(&lost, 3, &["nothing is running at /nowhere/s.sock"])?;
+    failed(&silent, 3, &["nothing is running at /nowhere/s.sock"])?;
+    let back = [&["--withdraw", "1"], &at[..]].concat();
+    said(&gateway.invitations(&back)?, 0, &["is invited no more"])
+}
+
 pub(crate) fn all_change_under_traffic(programs: &Programs) -> Result<()> {
     let internet = Internet::new(Layout::default())?;
     let setup = Setup::new(programs)?;
@@ -104,6 +121,7 @@ pub(crate) fn all_change_under_traffic(programs: &Programs) -> Result<()> {
     let lost = gateway.reload(&[])?;
     failed(&lost, 1, &["no gateway answers", "reload --socket OLD"])?;
     let socket = old.socket.display().to_string();
+    codes_are_given_at_a_named_socket(&gateway, &socket)?;
     let start = Instant::now();
     let outcome = gateway.reload(&["--socket", &socket])?;
     let took = start.elapsed();
