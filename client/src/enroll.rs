@@ -233,6 +233,7 @@ fn principal(leaf: &CertificateDer<'_>) -> Option<String> {
             PrincipalSource::Dns,
         ],
         groups: GroupSource::None,
+        trust_domain: None,
     };
     let identity = identity::extract(leaf, &rule).ok()?;
     Some(identity.principal.to_string())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_core::config::ConfigError;
-use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource};
+use adit_core::identity::{AuthorityRule, GroupSource, PrincipalSource, TrustDomain};
 use adit_tunnel::tls::{CrlPolicy, KeyHash, NotAKeyHash};
 use adit_tunnel::{InsideAddresses, SecondConnection};
 use ipnet::IpNet;
@@ -156,11 +156,25 @@ impl ServerConfig {
                         .with_hint("`adit-ca show FILE` tells the hash of a certificate's key")
                 })?);
             }
+            let principal = authority.principal.into_inner();
+            let trust_domain = match &authority.trust_domain {
+                None => None,
+                Some(domain) if !principal.contains(&PrincipalSource::Uri) => {
+                    let message = "no SPIFFE id is read of this authority".to_owned();
+                    return Err(at(domain.span(), "authority.trust_domain", message)
+                        .with_hint("add \"uri\" to principal, or take the line out"));
+                }
+                Some(domain) => Some(TrustDomain::parse(domain.get_ref()).map_err(|error| {
+                    at(domain.span(), "authority.trust_domain", error.to_string())
+                        .with_hint("as in the ids, without spiffe://: \"example.org\"")
+                })?),
+            };
             authorities.push(AuthorityConfig {
                 rule: AuthorityRule {
                     name,
-                    principal: authority.principal.into_inner(),
+                    principal,
                     groups: authority.groups,
+                    trust_domain,
                 },
                 certificates: resolve(&authority.certificates),
                 crls: authority.crls.iter().map(|path| resolve(path)).collect(),
@@ -308,6 +322,7 @@ struct RawAuthority {
     principal: Spanned<Vec<PrincipalSource>>,
     #[serde(default = "no_groups")]
     groups: GroupSource,
+    trust_domain: Option<Spanned<String>>,
     #[serde(default)]
     crls: Vec<PathBuf>,
     #[serde(default = "soft")]
@@ -557,6 +572,32 @@ mod tests {
         let text = EXAMPLE.replace("fd00:ad17::1/64", "10.98.0.1/24");
         let error = ServerConfig::parse(&text, Path::new("server.toml")).unwrap_err();
         assert!(error.to_string().contains("second address"), "{error}");
+    }
+
+    #[test]
+    fn a_trust_domain_is_one_and_needs_uris() {
+        let with = |principal: &str, domain: &str| {
+            let line = format!("principal = {principal}\ntrust_domain = {domain:?}");
+            let text = EXAMPLE.replace("principal = [\"email\", \"dns\"]", &line);
+            assert!(text.contains(domain));
+            ServerConfig::parse(&text, Path::new("server.toml"))
+        };
+        let config = with(r#"["uri"]"#, "example.org").unwrap();
+        let domain = config.authorities[0].rule.trust_domain.as_ref();
+        assert_eq!(
+            domain.map(ToString::to_string).as_deref(),
+            Some("example.org")
+        );
+        for (principal, domain, words) in [
+            (r#"["email"]"#, "example.org", "no SPIFFE id is read"),
+            (r#"["uri"]"#, "spiffe://example.org", "trust domain"),
+        ] {
+            let error = with(principal, domain).unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains("authority.trust_domain"), "{message}");
+            assert!(message.contains(words), "{message}");
+            assert!(error.hint().is_some());
+        }
     }
 
     #[test]

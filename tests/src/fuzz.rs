@@ -97,6 +97,7 @@ pub fn certificate(data: &[u8]) {
             name: "fuzz".to_owned(),
             principal: sources.to_vec(),
             groups: GroupSource::Ou,
+            trust_domain: None,
         };
         match identity::extract(data, &rule) {
             Ok(identity) => {

@@ -93,6 +93,35 @@ pub struct AuthorityRule {
     pub principal: Vec<PrincipalSource>,
     /// Where the groups stand.
     pub groups: GroupSource,
+    /// The trust domain whose SPIFFE ids it may vouch for; `None` is any.
+    pub trust_domain: Option<TrustDomain>,
+}
+
+/// The name of a SPIFFE trust domain (SPIFFE-ID §2.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustDomain(String);
+
+impl TrustDomain {
+    /// Validates a name, as `example.org`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(name: &str) -> Result<Self, IdentityError> {
+        name::trust_domain(name).map(Self)
+    }
+
+    /// Whether a well-formed SPIFFE id is one of it.
+    fn has(&self, id: &str) -> bool {
+        let rest = id.strip_prefix("spiffe://");
+        let rest = rest.and_then(|rest| rest.strip_prefix(&self.0));
+        rest.is_some_and(|path| path.starts_with('/'))
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// A place for the principal.
@@ -141,6 +170,14 @@ pub enum IdentityError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A SPIFFE id that its authority may not vouch for (X.509-SVID §5.2).
+    #[error("{name:?} is not of the trust domain {domain}, for which alone its authority vouches")]
+    Foreign {
+        /// The id.
+        name: String,
+        /// The authority's trust domain.
+        domain: String,
+    },
     /// More groups than any policy uses.
     #[error("the certificate names more than {0} groups")]
     TooManyGroups(usize),
@@ -153,6 +190,7 @@ impl From<IdentityError> for Refusal {
             IdentityError::Ambiguous(..) => RefusalKind::IdentityAmbiguous,
             IdentityError::Unreadable
             | IdentityError::Malformed { .. }
+            | IdentityError::Foreign { .. }
             | IdentityError::TooManyGroups(_) => RefusalKind::IdentityMalformed,
         };
         Self::new(kind, error.to_string())

@@ -292,6 +292,7 @@ fn a_gateway_reads_every_principal_and_group_as_they_were_asked_for() {
             PrincipalSource::Dns,
         ],
         groups: GroupSource::Ou,
+        trust_domain: None,
     };
     let longest = format!("{}@{}", "a".repeat(64), vec!["b"; 95].join("."));
     assert_eq!(longest.len(), 254);

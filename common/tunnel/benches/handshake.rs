@@ -119,6 +119,7 @@ impl World {
             name: "example".to_owned(),
             principal: vec![PrincipalSource::Email, PrincipalSource::Dns],
             groups: GroupSource::Ou,
+            trust_domain: None,
         };
         let authority = Authority::new(rule, vec![pki.anchor()], &provider).expect("an authority");
         let authorities = Arc::new(Authorities::new(vec![authority], ClientAuth::Mandatory));

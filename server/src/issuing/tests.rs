@@ -101,6 +101,7 @@ fn holds(issued: &Issued) -> Standing {
         name: "example".to_owned(),
         principal: vec![PrincipalSource::Email],
         groups: GroupSource::Ou,
+        trust_domain: None,
     };
     let identity = identity::extract(&certificate, &rule).unwrap();
     Standing::Holds {
@@ -294,6 +295,7 @@ fn who_enrols_is_let_in_by_the_gateways_own_authorities_or_the_folder_is_refused
             name: "example".to_owned(),
             principal: vec![PrincipalSource::Email],
             groups: GroupSource::Ou,
+            trust_domain: None,
         };
         let authority = tls::Authority::new(rule, chain(anchor), &provider).unwrap();
         let authorities = Authorities::new(vec![authority], tls::ClientAuth::Optional);

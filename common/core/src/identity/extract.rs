@@ -168,7 +168,7 @@ fn candidates(
             PrincipalSource::Uri => {
                 for general in alternatives {
                     if let GeneralName::URI(text) = general {
-                        candidates.push(name::spiffe(text)?);
+                        candidates.push(spiffe_id(text, rule)?);
                     }
                 }
             }
@@ -191,6 +191,18 @@ fn candidates(
         }
     }
     Ok(candidates)
+}
+
+/// A SPIFFE id that this authority may vouch for.
+fn spiffe_id(text: &str, rule: &AuthorityRule) -> Result<String, IdentityError> {
+    let id = name::spiffe(text)?;
+    match &rule.trust_domain {
+        Some(domain) if !domain.has(&id) => Err(IdentityError::Foreign {
+            name: id,
+            domain: domain.to_string(),
+        }),
+        _ => Ok(id),
+    }
 }
 
 fn groups(certificate: &X509Certificate<'_>) -> Result<Vec<String>, IdentityError> {
@@ -245,6 +257,7 @@ mod tests {
             name: "test".to_owned(),
             principal: principal.to_vec(),
             groups: GroupSource::Ou,
+            trust_domain: None,
         }
     }
 
@@ -324,6 +337,38 @@ mod tests {
         let der = certificate(|_| {});
         let error = extract(&der, &rule(&[PrincipalSource::Uri])).unwrap_err();
         assert!(error.to_string().contains("SPIFFE"), "{error}");
+    }
+
+    #[test]
+    fn an_authority_vouches_for_its_own_trust_domain_only() {
+        use super::super::TrustDomain;
+        let mut rule = rule(&[PrincipalSource::Uri]);
+        rule.trust_domain = Some(TrustDomain::parse("example.org").unwrap());
+        let named = |id: &str| certificate(|params| params.subject_alt_names = vec![uri(id)]);
+        let own = named("spiffe://example.org/db");
+        assert_eq!(
+            extract(&own, &rule).unwrap().principal.as_str(),
+            "spiffe://example.org/db"
+        );
+        for id in [
+            "spiffe://example.organic/db",
+            "spiffe://a.example.org/db",
+            "spiffe://partner.example/example.org/db",
+        ] {
+            let error = extract(&named(id), &rule).unwrap_err();
+            let expected = IdentityError::Foreign {
+                name: id.to_owned(),
+                domain: "example.org".to_owned(),
+            };
+            assert_eq!(error, expected);
+        }
+        for wrong in ["", "Example.org", "example.org/", "spiffe://example.org"] {
+            assert!(TrustDomain::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().unwrap())
     }
 
     #[test]

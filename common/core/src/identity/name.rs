@@ -48,13 +48,7 @@ pub(super) fn spiffe(name: &str) -> Result<String, IdentityError> {
         .strip_prefix("spiffe://")
         .ok_or_else(|| wrong("is not a SPIFFE id"))?;
     let (domain, path) = rest.split_once('/').ok_or_else(|| wrong("has no path"))?;
-    let domain_is_fine = !domain.is_empty()
-        && domain.bytes().all(|byte| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte)
-        });
-    if !domain_is_fine {
-        return Err(wrong("has a malformed trust domain"));
-    }
+    trust_domain(domain).map_err(|_| wrong("has a malformed trust domain"))?;
     let segment_is_fine = |segment: &str| {
         !segment.is_empty()
             && segment != "."
@@ -65,6 +59,18 @@ pub(super) fn spiffe(name: &str) -> Result<String, IdentityError> {
     };
     if !path.split('/').all(segment_is_fine) {
         return Err(wrong("has a malformed path"));
+    }
+    Ok(name.to_owned())
+}
+
+/// The name of a trust domain (SPIFFE-ID §2.1).
+pub(super) fn trust_domain(name: &str) -> Result<String, IdentityError> {
+    let possible =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+    plain("trust domain", name)?;
+    if !name.bytes().all(possible) {
+        let problem = "is not of lower-case letters, digits, dots, dashes and underscores";
+        return Err(malformed("trust domain", name, problem));
     }
     Ok(name.to_owned())
 }

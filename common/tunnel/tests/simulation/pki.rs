@@ -51,6 +51,7 @@ impl Pki {
             name: self.name.to_owned(),
             principal: vec![PrincipalSource::Email, PrincipalSource::Dns],
             groups: GroupSource::Ou,
+            trust_domain: None,
         }
     }
 
