@@ -15,7 +15,7 @@ mod name;
 mod public_key;
 pub mod revocation;
 
-pub use extract::{Card, Purpose, card, extract, has_purpose, server_names};
+pub use extract::{Card, Purpose, card, extract, has_purpose, may_issue, server_names};
 pub use public_key::public_key;
 
 /// An identity's one canonical name: a mail address, a SPIFFE id, a DNS name or a common name.

@@ -17,6 +17,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ConfigBuilder, ServerConfig, SupportedCipherSuite};
 
 mod anchor;
+mod chain;
 mod pinned;
 mod retry;
 mod revocation;
@@ -24,6 +25,7 @@ mod session;
 mod signature;
 mod verify;
 
+pub use chain::ChainRefusal;
 pub use pinned::{GatewayKey, PIN};
 pub use revocation::{CrlPolicy, KeyHash, ListRefusal, NotAKeyHash, SignedList};
 pub(crate) use session::Shown;
@@ -55,6 +57,9 @@ pub enum TlsError {
     /// The certificate and the key do not fit together, or the key type is unsupported.
     #[error("the certificate chain and private key cannot be used")]
     Credentials(#[source] rustls::Error),
+    /// The other side would not look at the chain.
+    #[error("the certificate chain cannot be used")]
+    Chain(#[from] ChainRefusal),
     /// A certificate of a trust anchor is not usable as one.
     #[error("trust anchor of authority `{authority}` cannot be used")]
     Anchor {
@@ -193,6 +198,7 @@ pub fn gateway_config(
     authorities: &Arc<Authorities>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<QuicServer>, TlsError> {
+    chain::measured(&credentials.chain)?;
     let provider = Arc::new(algorithms.provider());
     let mut config = ServerConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -219,6 +225,7 @@ pub fn client_config(
     verifier: Arc<GatewayVerifier>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<Arc<QuicClient>, TlsError> {
+    chain::measured(&credentials.chain)?;
     let provider = Arc::new(algorithms.provider());
     let certificate = certificate(&credentials.chain);
     let config = verifying(provider, verifier, time)?

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::OID_X509_EXT_KEY_USAGE;
 use x509_parser::prelude::FromDer;
 
 use super::{
@@ -135,6 +136,23 @@ pub fn has_purpose(leaf: &[u8], purpose: Purpose) -> Result<bool, IdentityError>
         Purpose::ClientAuth => usage.value.client_auth,
         Purpose::ServerAuth => usage.value.server_auth,
     }))
+}
+
+/// Whether the holder may sign certificates (RFC 5280 §4.2.1.3): where keyUsage is absent, its key may be used for anything.
+///
+/// # Errors
+/// When the certificate cannot be read.
+pub fn may_issue(certificate: &[u8]) -> Result<bool, IdentityError> {
+    let certificate = parse(certificate)?;
+    let usage = certificate
+        .get_extension_unique(&OID_X509_EXT_KEY_USAGE)
+        .map_err(|_| IdentityError::Unreadable)?;
+    Ok(match usage.map(|usage| usage.parsed_extension()) {
+        None => true,
+        Some(ParsedExtension::KeyUsage(usage)) => usage.key_cert_sign(),
+        // One that cannot be read says nothing, least of all this.
+        Some(_) => false,
+    })
 }
 
 fn parse(leaf: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
@@ -390,6 +408,27 @@ mod tests {
         assert!(!client(&with(vec![ExtendedKeyUsagePurpose::ServerAuth])));
         assert!(!client(&with(vec![ExtendedKeyUsagePurpose::Any])));
         assert!(!client(&with(vec![])));
+    }
+
+    #[test]
+    fn whoever_has_a_key_usage_issues_only_if_it_says_so() {
+        use rcgen::{CustomExtension, KeyUsagePurpose};
+        let with = |usages: Vec<KeyUsagePurpose>| certificate(|params| params.key_usages = usages);
+        assert_eq!(may_issue(&with(vec![])), Ok(true));
+        assert_eq!(
+            may_issue(&with(vec![KeyUsagePurpose::KeyCertSign])),
+            Ok(true)
+        );
+        assert_eq!(may_issue(&with(vec![KeyUsagePurpose::CrlSign])), Ok(false));
+        // A null where the bits should be, then the extension twice.
+        let odd = |times: usize| {
+            certificate(|params| {
+                let usage = CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![5, 0]);
+                params.custom_extensions = vec![usage; times];
+            })
+        };
+        assert_eq!(may_issue(&odd(1)), Ok(false));
+        assert_eq!(may_issue(&odd(2)), Err(IdentityError::Unreadable));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Who is believed: the gateway's trust anchors for clients, the client's for its gateway.
 //!
-//! Both verifiers add one check to webpki's: the extended key usage must be *present* and name the
-//! right purpose. webpki accepts a certificate without the extension for any purpose, which would
-//! let a corporate web-server or mail certificate open the tunnel.
+//! Both verifiers add to webpki's checks. Before: a chain may be so long and so large, and each issuer in it must be one
+//! ([`chain`]). After: the extended key usage must be *present* and name the right purpose. webpki accepts a certificate
+//! without the extension for any purpose, which would let a corporate web-server or mail certificate open the tunnel.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,6 +23,7 @@ use rustls::{
 
 use super::TlsError;
 use super::anchor::{Anchor, Lists};
+use super::chain;
 use super::revocation::{CrlPolicy, KeyHash, ListRefusal, SignedList};
 
 /// One certificate authority a gateway accepts clients from, how to read its certificates, and
@@ -197,6 +198,7 @@ impl Authority {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Option<Identity> {
+        chain::examined(leaf, intermediates).ok()?;
         let identity = identity::extract(leaf, &self.rule).ok()?;
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         // Not `clamp`, which panics where a certificate begins after its end.
@@ -385,6 +387,7 @@ impl Authorities {
         now: UnixTime,
         newcomer: bool,
     ) -> Result<&Authority, Error> {
+        chain::examined(leaf, intermediates)?;
         let mut voucher = None;
         let verdicts = self.authorities.iter().filter_map(|authority| {
             if voucher.is_some() && !authority.revokes() {
@@ -512,6 +515,7 @@ impl ServerCertVerifier for GatewayVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        chain::examined(end_entity, intermediates)?;
         let verified = self.inner.verify_server_cert(
             end_entity,
             intermediates,
