@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::bed::{Bed, failed, note, said};
-use crate::corporate::Corporate;
+use crate::corporate::corporate;
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
@@ -25,19 +25,20 @@ pub(crate) fn are_known_over_restarts(programs: &Programs) -> Result<()> {
         laptops: 3,
         ..Layout::default()
     };
-    let mut corporate = None;
+    let mut company = None;
     let mut bed = Bed::with(programs, layout, |setup| {
-        let made = Corporate::new(setup)?;
-        setup.configure(|server| made.join(server))?;
-        corporate = Some(made);
-        Ok(())
+        let made = corporate(setup)?;
+        let mut joined = Ok(());
+        setup.configure(|server| joined = made.join(server))?;
+        company = Some(made);
+        joined
     })?;
-    let corporate = corporate.context("it was just made")?;
+    let company = company.context("it was just made")?;
     let alice = bed.setup.profile(ALICE, &["staff"])?;
     let bob = bed.setup.profile(BOB, &["staff"])?;
     // Dave's profile goes to Carol, and his certificate to nobody.
     let carol = bed.setup.profile(DAVE, &["staff"])?;
-    corporate.take_over(&bed.setup, &carol, CAROL, "staff")?;
+    company.take_over(&bed.setup, &carol, CAROL, "staff")?;
     let erin = bed.setup.path("erin.toml");
     let (at, to) = (erin.display().to_string(), "203.0.113.1:443");
     bed.setup.ca(&[
@@ -307,7 +308,12 @@ pub(crate) fn a_damaged_inventory_is_set_aside(programs: &Programs) -> Result<()
     Ok(())
 }
 
-fn connect(bed: &Bed, laptop: usize, profile: &Path, name: &'static str) -> Result<Client> {
+pub(crate) fn connect(
+    bed: &Bed,
+    laptop: usize,
+    profile: &Path,
+    name: &'static str,
+) -> Result<Client> {
     let laptop: &Namespace = &bed.internet.laptops[laptop];
     let mut client = bed.setup.client(laptop, profile)?;
     client.start_seeing(Sight::Named(name))?;
@@ -315,7 +321,7 @@ fn connect(bed: &Bed, laptop: usize, profile: &Path, name: &'static str) -> Resu
     Ok(client)
 }
 
-fn listed(bed: &Bed, options: &[&str]) -> Result<Vec<Value>> {
+pub(crate) fn listed(bed: &Bed, options: &[&str]) -> Result<Vec<Value>> {
     rows_of(&bed.gateway.certs(&[options, &["--json"]].concat())?)
 }
 
@@ -324,12 +330,12 @@ fn rows_of(outcome: &Outcome) -> Result<Vec<Value>> {
     serde_json::from_str(&outcome.stdout).with_context(|| outcome.stdout.clone())
 }
 
-fn principals(rows: &[Value]) -> Vec<&str> {
+pub(crate) fn principals(rows: &[Value]) -> Vec<&str> {
     let rows = rows.iter();
     rows.filter_map(|row| row["principal"].as_str()).collect()
 }
 
-fn one<'a>(rows: &'a [Value], principal: &str, authority: &str) -> Result<&'a Value> {
+pub(crate) fn one<'a>(rows: &'a [Value], principal: &str, authority: &str) -> Result<&'a Value> {
     let is = |row: &&Value| row["principal"] == principal && row["authority"] == authority;
     let mut found = rows.iter().filter(is);
     let row = found
@@ -340,7 +346,7 @@ fn one<'a>(rows: &'a [Value], principal: &str, authority: &str) -> Result<&'a Va
 }
 
 /// The row of a principal that was seen, as soon as it is so.
-fn eventually(bed: &Bed, principal: &str, so: impl Fn(&Value) -> bool) -> Result<Value> {
+pub(crate) fn eventually(bed: &Bed, principal: &str, so: impl Fn(&Value) -> bool) -> Result<Value> {
     let mut last = Vec::new();
     let found = until(PATIENCE, || {
         last = listed(bed, &["--principal", principal])?;

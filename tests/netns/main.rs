@@ -7,6 +7,7 @@
 mod access;
 mod bed;
 mod certificates;
+mod companies;
 mod corporate;
 mod engines;
 mod enrolment;
@@ -17,6 +18,7 @@ mod load;
 mod maximum;
 mod mtu;
 mod offline;
+mod openssl;
 mod page;
 mod path;
 mod places;
@@ -31,6 +33,7 @@ mod revocation;
 mod rules;
 mod second;
 mod site;
+mod spiffe;
 mod tunnel;
 mod verbosity;
 
@@ -160,6 +163,18 @@ const TESTS: &[(&str, Test)] = &[
     (
         "who_has_what_is_known_over_restarts_whoever_issued_it",
         certificates::are_known_over_restarts,
+    ),
+    (
+        "another_companys_certificates_do_with_ecdsa_keys",
+        companies::with_ecdsa_keys,
+    ),
+    (
+        "another_companys_certificates_do_with_rsa_keys",
+        companies::with_rsa_keys,
+    ),
+    (
+        "spiffe_ids_are_principals_and_their_certificates_come_and_go",
+        spiffe::ids_are_principals_and_their_certificates_come_and_go,
     ),
     (
         "a_damaged_inventory_is_set_aside_and_the_gateway_runs",

@@ -1,4 +1,4 @@
-//! README.md: what it says is taken from the file and done as it stands there.
+//! README.md and the pages of docs: what they say is taken from the file and done as it stands there.
 //!
 //! Each machine has its own `/etc`, `/var/lib` and `/run`. Only three things are not as on the page:
 //! the programs are built already, `/usr/bin/` is a directory of the test, and `sudo` is a script
@@ -144,9 +144,14 @@ fn pair(ours: &Path, theirs: &str) -> Result<(CString, CString)> {
     Ok((ours, CString::new(theirs)?))
 }
 
-/// The blocks of a language between a heading of the page and the next.
+/// The blocks of a language between a heading of README.md and the next.
 pub(crate) fn blocks(heading: &str, language: &str) -> Vec<&'static str> {
-    let section = README
+    blocks_of(README, heading, language)
+}
+
+/// The same of any page.
+pub(crate) fn blocks_of(page: &'static str, heading: &str, language: &str) -> Vec<&'static str> {
+    let section = page
         .split_once(heading)
         .map_or("", |(_, rest)| rest)
         .split("\n## ")
@@ -175,6 +180,8 @@ pub(crate) fn commands(heading: &str) -> Vec<Vec<String>> {
 }
 
 const README: &str = include_str!("../../README.md");
+/// The page about other authorities.
+pub(crate) const AUTHORITIES: &str = include_str!("../../docs/authorities.md");
 
 /// Any of these commands takes moments.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -19,13 +19,13 @@ use crate::revocation::told_of;
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
 
-fn serial(status: &Value) -> Result<String> {
+pub(crate) fn serial(status: &Value) -> Result<String> {
     let serial = status["certificate"]["serial"].as_str();
     Ok(serial.context("no serial number")?.to_owned())
 }
 
 /// Waits until the session has another certificate than `before`, and none to move to.
-fn moved(client: &Client, before: &str) -> Result<String> {
+pub(crate) fn moved(client: &Client, before: &str) -> Result<String> {
     until(Duration::from_secs(20), || {
         let status = client.status()?;
         let now = serial(&status)?;
