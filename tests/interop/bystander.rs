@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use adit_core::status::Traffic;
 use adit_tests::lab::{Internet, Layout, Namespace, internet, until};
 use adit_tests::probe::ping::{Ping, Running};
 use adit_tests::probe::watch::EchoWatch;
-use adit_tests::programs::{Client, Gateway, POLICY, Programs, Setup, TUNNEL};
+use adit_tests::programs::{Client, Gateway, POLICY, PORT, Programs, Setup, TUNNEL};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
@@ -28,6 +28,8 @@ pub(crate) struct Bystander {
     setup: Setup,
     internet: Internet,
     python: PathBuf,
+    /// The section of the configuration that was taken out at the beginning, until it is put back.
+    enrolment: Option<toml::Value>,
 }
 
 impl Bystander {
@@ -41,7 +43,8 @@ impl Bystander {
         let maximum = format!("[[session]]\nwho = [{LODGER:?}]\nmaximum = \"{MAXIMUM}s\"\n");
         setup.policy(&format!("{POLICY}{SITE}{maximum}"))?;
         // The strict way: no handshake without a certificate.
-        setup.configure(|server| drop(server.remove("enrolment")))?;
+        let mut enrolment = None;
+        setup.configure(|server| enrolment = server.remove("enrolment"))?;
         let gateway = setup.start_gateway(&internet.gateway)?;
         let profile = setup.profile("alice@example.com", &["staff"])?;
         let alice = setup.connect(internet.laptop(), &profile)?;
@@ -64,6 +67,7 @@ impl Bystander {
             setup,
             internet,
             python: python.to_owned(),
+            enrolment,
         })
     }
 
@@ -113,10 +117,64 @@ impl Bystander {
 
     /// Runs one case of `hostile.py` and believes its verdict.
     pub(crate) fn hostile(&mut self, case: &str) -> Result<()> {
+        self.judged(case, &[])
+    }
+
+    /// The same for a guest who has a code, at the gateway with enrolment turned on.
+    pub(crate) fn invited(&mut self, case: &str) -> Result<()> {
+        if let Some(section) = self.enrolment.take() {
+            self.setup.configure(|server| {
+                server.insert("enrolment".to_owned(), section);
+            })?;
+            let outcome = self.gateway.reload(&[])?;
+            ensure!(outcome.code == Some(0), "{}", outcome.stderr);
+        }
+        let arguments = ["guest@example.com", "--group", "staff", "--json"];
+        let answer = self.gateway.invite(&arguments)?;
+        let answer: Value =
+            serde_json::from_str(&answer.stdout).with_context(|| answer.stderr.clone())?;
+        let code = answer["code"].as_str().context("no code")?;
+        self.judged(case, &["--code", code])
+    }
+
+    /// `adit` against a gateway of Python that has a certificate for something else: it goes no further than that.
+    pub(crate) fn impostor(&mut self, kind: &str) -> Result<()> {
+        let laptop = self.internet.laptops[1].clone();
+        let mut impostor = script(&self.python, "impostor.py");
+        impostor
+            .arg(kind)
+            .args(["--listen", "127.0.0.1", "--gateway-directory"])
+            .arg(self.setup.gateway_directory());
+        let mut server = laptop.spawn(impostor)?;
+        until(PATIENCE, || {
+            server.still_runs()?;
+            Ok(server.stdout().contains("listening").then_some(()))
+        })?;
+        let here = SocketAddr::from(([127, 0, 0, 1], PORT));
+        let profile = self
+            .setup
+            .profile_towards("bob@example.com", &["staff"], &[here])?;
+        let mut bob = self.setup.client(&laptop, &profile)?;
+        bob.start()?;
+        let outcome = bob.end()?;
+        print(&outcome.stderr);
+        let (_, words) = IMPOSTORS
+            .iter()
+            .find(|(name, _)| *name == kind)
+            .context("no such impostor")?;
+        ensure!(outcome.code == Some(1), "{:?}", outcome.code);
+        for word in *words {
+            ensure!(outcome.stderr.contains(word), "no {word:?}");
+        }
+        Ok(())
+    }
+
+    fn judged(&mut self, case: &str, more: &[&str]) -> Result<()> {
         let addresses = |v4: IpAddr, v6: IpAddr| [v4.to_string(), v6.to_string()];
         let mut hostile = script(&self.python, "hostile.py");
         hostile
             .arg(case)
+            .args(more)
             .args(["--gateway", &internet::GATEWAY_V4.to_string()])
             .arg("--gateway-directory")
             .arg(self.setup.gateway_directory())
@@ -317,6 +375,13 @@ networks = ["10.40.0.0/16", "fd00:40::/64"]
 const LODGER: &str = "lodger@example.com";
 /// In seconds.
 const MAXIMUM: &str = "20";
+
+/// What `adit` says of a gateway whose certificate is of this kind.
+const IMPOSTORS: &[(&str, &[&str])] = &[
+    ("online", &["error: ", "certificate"]),
+    ("client", &["error: ", "certificate"]),
+    ("stranger", &["the certificate's authority is not trusted"]),
+];
 
 /// The ICMP identifier of packets that must not arrive: `BAD` in peer.py.
 const FORBIDDEN: u16 = 0x0bad;

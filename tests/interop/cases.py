@@ -20,16 +20,18 @@ MALFORMED = rf"(reset|stopped) {MESSAGE}"
 class Case:
     run: Callable
     prescribed: str
+    # Whether it needs a gateway that issues certificates, and a code.
+    invited: bool = False
 
     def accepts(self, verdict: str) -> bool:
         return re.match(rf"(?:{self.prescribed})(?:$|[ ;,'])", verdict) is not None
 
 
-def case(prescribed: str):
+def case(prescribed: str, *, invited=False):
     """Registers a function under its name; its verdict must begin with `prescribed`, a regular expression."""
 
     def register(function):
-        CASES[function.__name__] = Case(function, prescribed)
+        CASES[function.__name__] = Case(function, prescribed, invited)
         return function
 
     return register
@@ -40,3 +42,6 @@ import handshake  # noqa: E402, F401
 import requests_h3  # noqa: E402, F401
 import capsules  # noqa: E402, F401
 import packets  # noqa: E402, F401
+import chains  # noqa: E402, F401
+import lists  # noqa: E402, F401
+import enrolment  # noqa: E402, F401

@@ -1,9 +1,10 @@
 """The hostile sibling: every case does one forbidden thing and checks that the answer is the prescribed one.
 
-    hostile.py --list            the names, one per line
+    hostile.py --list            the names, one per line; behind it "invited" if the case needs a code
     hostile.py CASE --gateway …  runs it; prints the verdict as JSON; exit status 0 when it is prescribed
 
-The cases are in handshake.py, requests_h3.py, capsules.py and packets.py, by the layer they attack.
+The cases are in handshake.py, chains.py, lists.py, enrolment.py, requests_h3.py, capsules.py and packets.py, by what they
+attack.
 """
 
 import argparse
@@ -26,6 +27,7 @@ class World:
         self.neighbour = arguments.neighbour
         self.office = arguments.office
         self.denied = arguments.denied
+        self.code = arguments.code
 
     def mallory(self):
         """A certificate that is admitted: what follows is about behaviour."""
@@ -48,10 +50,12 @@ def main() -> int:
     parser.add_argument("--gateway-directory", default=".")
     parser.add_argument("--office", nargs="*", default=[], help="addresses that may be reached, v4 and v6")
     parser.add_argument("--denied", nargs="*", default=[], help="addresses no policy allows, v4 and v6")
+    parser.add_argument("--code", help="an invitation of guest@example.com in the group staff")
     parser.add_argument("--neighbour", nargs="*", default=[], help="addresses of the session beside, v4 and v6")
     arguments = parser.parse_args()
     if arguments.list:
-        print("\n".join(CASES))
+        for name, attack in CASES.items():
+            print(f"{name} invited" if attack.invited else name)
         return 0
     attack = CASES[arguments.case]
     with tempfile.TemporaryDirectory() as directory:

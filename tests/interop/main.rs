@@ -65,8 +65,17 @@ fn main() -> ExitCode {
         "a_foreign_client_that_stays_is_told_and_closed_at_the_session_maximum",
         |world, _| world.stays(),
     );
-    for case in &cases {
+    for case in cases.iter().filter(|case| !case.ends_with(INVITED)) {
         add(case, |world, case| world.hostile(case));
+    }
+    for kind in ["online", "client", "stranger"] {
+        add(&format!("an_impostor_gateway_{kind}"), |world, trial| {
+            world.impostor(trial.trim_start_matches("an_impostor_gateway_"))
+        });
+    }
+    // The gateway issues certificates from here on.
+    for case in cases.iter().filter_map(|case| case.strip_suffix(INVITED)) {
+        add(case, |world, case| world.invited(case));
     }
     add(
         "the_session_beside_them_lost_not_a_single_packet",
@@ -135,6 +144,9 @@ fn list(python: &Path) -> Result<Vec<String>> {
         .map(str::to_owned)
         .collect())
 }
+
+/// What a case is marked with that needs a code.
+const INVITED: &str = " invited";
 
 /// One of our Python programs.
 fn script(python: &Path, name: &str) -> Command {
