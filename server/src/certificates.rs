@@ -20,6 +20,7 @@ use adit_tunnel::{Holder, SessionId, SessionInfo};
 use tracing::warn;
 
 mod expiry;
+mod issuers;
 mod listing;
 mod store;
 
@@ -51,6 +52,7 @@ struct Live {
     fingerprint: String,
     identity: Identity,
     certificate: Arc<[u8]>,
+    issuers: Arc<[Vec<u8>]>,
     source: String,
     user_agent: Option<UserAgent>,
 }
@@ -90,6 +92,7 @@ impl Certificates {
             fingerprint: fingerprint(&session.certificate),
             identity: session.identity.clone(),
             certificate: Arc::clone(&session.certificate),
+            issuers: Arc::clone(&session.issuers),
             source: source(session.remote),
             user_agent: session.user_agent.clone(),
         };
@@ -118,7 +121,8 @@ impl Certificates {
     pub fn refused(&mut self, remote: SocketAddr, holder: &Holder, refusal: &Refusal) {
         let now = clock::unix_seconds();
         let fingerprint = fingerprint(&holder.certificate);
-        let known = self.seen(&fingerprint, &holder.identity, &holder.certificate, now);
+        let shown = (&*holder.certificate, &*holder.issuers);
+        let known = self.seen(&fingerprint, &holder.identity, shown, now);
         known.refused = Some(store::Refusal {
             at: now,
             reason: refusal.kind.text().to_owned(),
@@ -201,7 +205,8 @@ impl Certificates {
     }
 
     fn used(&mut self, live: &Live, now: i64) -> &mut Known {
-        let known = self.seen(&live.fingerprint, &live.identity, &live.certificate, now);
+        let shown = (&*live.certificate, &*live.issuers);
+        let known = self.seen(&live.fingerprint, &live.identity, shown, now);
         known.used = Some(Use {
             at: now,
             source: live.source.clone(),
@@ -216,13 +221,14 @@ impl Certificates {
         &mut self,
         fingerprint: &str,
         identity: &Identity,
-        certificate: &[u8],
+        (certificate, with): (&[u8], &[Vec<u8>]),
         now: i64,
     ) -> &mut Known {
         let known = self.pending.entry(fingerprint.to_owned());
         let known = known.or_insert_with(|| Known {
             fingerprint: fingerprint.to_owned(),
             certificate: certificate.to_vec(),
+            issuers: issuers::above(certificate, with),
             principal: String::new(),
             authority: String::new(),
             groups: Vec::new(),
@@ -239,9 +245,12 @@ impl Certificates {
     }
 }
 
+/// The name of its file in the state directory.
+pub const FILE: &str = "certificates.db";
+
 /// The file of a gateway with this state directory.
 fn path(state_directory: &Path) -> PathBuf {
-    state_directory.join("certificates.db")
+    state_directory.join(FILE)
 }
 
 /// Where somebody comes from. Ports say nothing of a device.
@@ -274,6 +283,7 @@ mod tests {
                 not_after: i64::MAX,
             },
             certificate: name.as_bytes().into(),
+            issuers: [].into(),
             user_agent: Some(UserAgent::of_host("0.1.0", "linux", "laptop-7")),
             groups: Vec::new(),
             addresses: Vec::new(),
@@ -340,6 +350,7 @@ mod tests {
         let holder = Holder {
             identity: info.identity,
             certificate: info.certificate,
+            issuers: info.issuers,
             user_agent: None,
         };
         let refusal = Refusal::new(RefusalKind::CertificateRevoked, "");

@@ -28,7 +28,8 @@ pub fn read(authority: &Authority, paths: &[PathBuf]) -> Result<Vec<SignedList>,
         let (found, beside) = parts(path)?;
         for list in found {
             let read = authority.read_list(list.clone(), &beside).or_else(|error| {
-                let beside = [beside.clone(), folder(path)].concat();
+                let folder = path.parent().unwrap_or_else(|| Path::new(""));
+                let beside = [beside.clone(), certificates_in(folder)].concat();
                 authority.read_list(list, &beside).map_err(|_| error)
             });
             lists.push(read.map_err(|error| LoadError::List {
@@ -40,10 +41,10 @@ pub fn read(authority: &Authority, paths: &[PathBuf]) -> Result<Vec<SignedList>,
     Ok(lists)
 }
 
-/// The certificates of the `adit-ca` folder that a list is in, from its root down; none if it is no such folder.
-fn folder(list: &Path) -> Vec<CertificateDer<'static>> {
+/// The certificates of the authority with this `adit-ca` folder, from its root down; none if it is no such folder.
+pub fn certificates_in(folder: &Path) -> Vec<CertificateDer<'static>> {
     let read = |name: &str| -> Vec<CertificateDer<'static>> {
-        let pem = files::read(&list.with_file_name(name)).unwrap_or_default();
+        let pem = files::read(&folder.join(name)).unwrap_or_default();
         let certificates: Result<_, _> = CertificateDer::pem_slice_iter(&pem).collect();
         certificates.unwrap_or_default()
     };

@@ -35,6 +35,22 @@ pub fn certificates(text: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(found)
 }
 
+/// Whether the holder of `issuer` signed `certificate`, both in DER: by the names in them and by the signature. What
+/// either may be used for is not looked at.
+pub fn is_signed_by(certificate: &[u8], issuer: &[u8]) -> bool {
+    let both = (
+        X509Certificate::from_der(certificate),
+        X509Certificate::from_der(issuer),
+    );
+    let (Ok((_, certificate)), Ok((_, issuer))) = both else {
+        return false;
+    };
+    certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && certificate
+            .verify_signature(Some(issuer.public_key()))
+            .is_ok()
+}
+
 /// The facts of a certificate.
 pub(crate) struct Facts {
     /// The first alternative name, or the common name where there is none.

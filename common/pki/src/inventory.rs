@@ -110,6 +110,9 @@ pub struct Revoked {
     pub reason: Option<String>,
     /// The operator who did it, if it is known.
     pub by: Option<String>,
+    /// The whole name of the intermediate above it (RFC 4514) if that one was revoked, and this one with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<String>,
 }
 
 /// That a gateway refused a certificate. Refused in the handshake, it may have been shown by anybody.
@@ -141,6 +144,7 @@ impl From<&Revocation> for Revoked {
             at: Some(revocation.at),
             reason: Some(revocation.reason.to_string()),
             by: Some(revocation.by.clone()),
+            with: None,
         }
     }
 }
@@ -257,7 +261,7 @@ pub(crate) mod tests {
         );
         let life = (moment(), 0..800 * DAY, of(past()), of(text()), of(text()));
         let gone = (
-            of((of(past()), of(text()), of(text()))),
+            of((of(past()), of(text()), of(text()), of(text()))),
             of((past(), text(), text())),
         );
         let used = (
@@ -294,7 +298,12 @@ pub(crate) mod tests {
                 valid_from,
                 expires: valid_from + life,
                 days_left: days(valid_from + life - NOW),
-                revoked: revoked.map(|(at, reason, by)| Revoked { at, reason, by }),
+                revoked: revoked.map(|(at, reason, by, with)| Revoked {
+                    at,
+                    reason,
+                    by,
+                    with,
+                }),
                 key: "Ed25519".to_owned(),
                 key_sha256: "00".repeat(32),
                 user_agent: device.clone(),

@@ -13,6 +13,8 @@ pub struct Holder {
     pub identity: Identity,
     /// The certificate itself, in DER.
     pub certificate: Arc<[u8]>,
+    /// What was shown with it: the intermediates above it, in DER.
+    pub issuers: Arc<[Vec<u8>]>,
     /// What the client says about itself, once it has asked for something.
     pub user_agent: Option<UserAgent>,
 }
@@ -27,6 +29,7 @@ impl Holder {
         Self {
             identity,
             certificate: chain.first().map_or(&[][..], |leaf| leaf).into(),
+            issuers: chain.iter().skip(1).map(|above| above.to_vec()).collect(),
             user_agent,
         }
     }

@@ -1,9 +1,11 @@
 //! `adit-server certs`: every certificate there is, in the words of the inventory.
 //!
 //! Joined are what the gateway has seen, what the authorities whose folders are here have issued, the
-//! revocation lists in force, the open sessions, and the policy. Without a running gateway the files answer.
+//! revocation lists in force, the intermediates above each, the open sessions, and the policy. Without a
+//! running gateway the files answer.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,15 +15,18 @@ use adit_core::policy::{Policy, RuleText};
 use adit_core::session::UserAgent;
 use adit_net::clock;
 use adit_net::exit::Failure;
-use adit_pki::index::{Index, State};
+use adit_pki::description::fingerprint;
+use adit_pki::index::{Entry as Issued, Index, State};
 use adit_pki::inventory::{Access, Filter, Refused, Revoked, Row};
 use adit_pki::store::INDEX;
 use adit_tunnel::tls::Authorities;
 use serde::{Deserialize, Serialize};
 
+use super::issuers::Intermediates;
 use super::store::{Known, Source};
 use super::{Certificates, path};
 use crate::config::{AuthorityConfig, ServerConfig};
+use crate::lists;
 use crate::load::{self, Loaded};
 
 /// The answer.
@@ -110,16 +115,22 @@ impl Question {
             Vec::new()
         });
         let lists = Lists::of(&self.authorities);
+        let issued = self.issued(&mut notes);
         let mut rows = BTreeMap::new();
         for known in &known {
             if let Some(row) = self.seen(known, &lists) {
                 rows.insert(row.fingerprint.clone(), row);
             }
         }
-        self.add_issued(&mut rows, &lists, &mut notes);
+        for (name, entries) in &issued {
+            self.add_issued(&mut rows, name, entries, &lists, &mut notes);
+        }
+        for row in rows.values_mut() {
+            self.revoke_by_key(row);
+        }
+        self.revoke_below(&mut rows, &known, &issued, &lists);
         let mut rows: Vec<Row> = rows.into_values().collect();
         for row in &mut rows {
-            self.revoke_by_key(row);
             self.add_access(row);
         }
         rows.retain(|row| what.is_none_or(|what| is(row, what)) && filter.takes(row, self.now));
@@ -169,13 +180,13 @@ impl Question {
         Some(row)
     }
 
-    /// What the authorities know whose folders are here, and certificates that nobody has used yet.
-    fn add_issued(&self, rows: &mut BTreeMap<String, Row>, lists: &Lists, notes: &mut Vec<String>) {
+    /// What the authorities know whose folders are here.
+    fn issued(&self, notes: &mut Vec<String>) -> Vec<(&str, Vec<Issued>)> {
+        let mut issued = Vec::new();
         for (name, folder) in self.folders() {
             let path = folder.join(INDEX);
-            let entries = Index::open_read_only(&path).and_then(|index| index.entries());
-            let entries = match entries {
-                Ok(entries) => entries,
+            match Index::open_read_only(&path).and_then(|index| index.entries()) {
+                Ok(entries) => issued.push((name, entries)),
                 Err(error) => {
                     let failure = Failure::environment(&error);
                     notes.push(format!(
@@ -183,43 +194,126 @@ impl Question {
                         path.display(),
                         failure.message()
                     ));
-                    continue;
                 }
-            };
-            let mut unlisted = 0;
-            for entry in &entries {
-                let Ok(issued) = Row::of_entry(entry, self.now) else {
-                    continue;
-                };
-                let is_client = entry.purpose == adit_pki::Purpose::Client;
-                let row = rows
-                    .entry(issued.fingerprint.clone())
-                    .or_insert_with(|| Row {
-                        authority: Some(name.to_owned()),
-                        in_use: is_client.then_some(false),
-                        sessions: is_client.then_some(0),
-                        ..issued.clone()
-                    });
-                let over = entry.not_after < self.now;
-                if issued.revoked.is_some() && !over && !lists.contain(row, &entry.certificate) {
-                    unlisted += 1;
-                }
-                row.issued_by = issued.issued_by;
-                row.issued = issued.issued;
-                if row.device.is_none() {
-                    row.device = issued.device;
-                }
-                if issued.revoked.is_some() {
-                    row.revoked = issued.revoked;
-                    row.state = State::Revoked;
-                }
-            }
-            if unlisted > 0 {
-                notes.push(format!(
-                    "{name} has revoked certificates ({unlisted}) that no list says here: bring its newest crl.pem"
-                ));
             }
         }
+        issued
+    }
+
+    /// Adds what an authority knows, and certificates that nobody has used yet.
+    fn add_issued(
+        &self,
+        rows: &mut BTreeMap<String, Row>,
+        name: &str,
+        entries: &[Issued],
+        lists: &Lists,
+        notes: &mut Vec<String>,
+    ) {
+        let mut unlisted = 0;
+        for entry in entries {
+            let Ok(issued) = Row::of_entry(entry, self.now) else {
+                continue;
+            };
+            let is_client = entry.purpose == adit_pki::Purpose::Client;
+            let row = rows
+                .entry(issued.fingerprint.clone())
+                .or_insert_with(|| Row {
+                    authority: Some(name.to_owned()),
+                    in_use: is_client.then_some(false),
+                    sessions: is_client.then_some(0),
+                    ..issued.clone()
+                });
+            let over = entry.not_after < self.now;
+            if issued.revoked.is_some() && !over && !lists.contain(row, &entry.certificate) {
+                unlisted += 1;
+            }
+            row.issued_by = issued.issued_by;
+            row.issued = issued.issued;
+            if row.device.is_none() {
+                row.device = issued.device;
+            }
+            if issued.revoked.is_some() {
+                row.revoked = issued.revoked;
+                row.state = State::Revoked;
+            }
+        }
+        if unlisted > 0 {
+            notes.push(format!(
+                "{name} has revoked certificates ({unlisted}) that no list says here: bring its newest crl.pem"
+            ));
+        }
+    }
+
+    /// Revokes whoever is under an intermediate that is revoked, as the gateway does.
+    fn revoke_below(
+        &self,
+        rows: &mut BTreeMap<String, Row>,
+        known: &[Known],
+        issued: &[(&str, Vec<Issued>)],
+        lists: &Lists,
+    ) {
+        let intermediates = self.intermediates(rows, known, issued, lists);
+        if !intermediates.are_revoked() {
+            return;
+        }
+        let entries = issued.iter().flat_map(|(_, entries)| entries);
+        let seen = known.iter().map(|known| &known.certificate);
+        for der in seen.chain(entries.map(|entry| &entry.certificate)) {
+            let Some(row) = rows.get_mut(&fingerprint(der)) else {
+                continue;
+            };
+            let authority = row.authority.as_deref().unwrap_or_default();
+            if row.revoked.is_none()
+                && let Some(revoked) = intermediates.revoked_above(authority, der)
+            {
+                row.revoked = Some(revoked);
+                row.state = State::Revoked;
+            }
+        }
+    }
+
+    /// Every intermediate that is known.
+    fn intermediates(
+        &self,
+        rows: &BTreeMap<String, Row>,
+        known: &[Known],
+        issued: &[(&str, Vec<Issued>)],
+        lists: &Lists,
+    ) -> Intermediates {
+        let shown = known.iter().flat_map(|known| {
+            let issuers = known.issuers.iter();
+            issuers.map(|der| (known.authority.as_str(), Cow::Borrowed(der.as_slice())))
+        });
+        let own = self.folders().into_iter().flat_map(|(name, folder)| {
+            let certificates = lists::certificates_in(folder).into_iter();
+            certificates.map(move |der| (name, Cow::Owned(der.to_vec())))
+        });
+        let certified = issued.iter().flat_map(|(name, entries)| {
+            let entries = entries.iter();
+            entries
+                .filter(|entry| entry.purpose == adit_pki::Purpose::Authority)
+                .map(|entry| (*name, Cow::Borrowed(entry.certificate.as_slice())))
+        });
+        // Most clients show the same one.
+        let once: BTreeSet<(&str, Cow<'_, [u8]>)> = shown.chain(own).chain(certified).collect();
+        let mut all = Intermediates::default();
+        for (authority, der) in once {
+            let Ok(row) = Row::of_certificate(&der, self.now) else {
+                continue;
+            };
+            let known = rows.get(&row.fingerprint);
+            let mut row = Row {
+                authority: Some(authority.to_owned()),
+                revoked: known.and_then(|known| known.revoked.clone()),
+                ..row
+            };
+            if row.revoked.is_none() {
+                lists.revoke(&mut row, &der);
+            }
+            self.revoke_by_key(&mut row);
+            all.add(&der, row);
+        }
+        all
     }
 
     /// The folders that are here, each with the authority in whose name it issues.
@@ -261,6 +355,7 @@ impl Question {
                 at: None,
                 reason: None,
                 by: None,
+                with: None,
             });
         }
     }
@@ -317,6 +412,7 @@ impl Lists {
                 at: Some(revoked.at),
                 reason: revoked.reason.map(str::to_owned),
                 by: None,
+                with: None,
             });
         }
     }
@@ -511,6 +607,72 @@ mod tests {
             "{:?}",
             listing.notes
         );
+    }
+
+    #[test]
+    fn who_is_under_a_revoked_intermediate_is_revoked_with_it() {
+        let desk = Desk::new();
+        let params = AuthorityParams::under(&desk.authority, "Online", NOW);
+        let folder = desk.path().join("issuing");
+        let online = Authority::create_under(&desk.authority, &folder, &params, NOW).unwrap();
+        let issue = |who| online.issue(&IssueRequest::client(who, NOW), NOW).unwrap();
+        let (alice, _never_seen) = (issue("alice@example.com"), issue("bob@example.com"));
+        let carol = desk.issue("carol@example.com");
+        let known = vec![
+            Known {
+                issuers: vec![online.certificate_der().to_vec()],
+                ..used(&alice, "adit")
+            },
+            used(&carol, "adit"),
+        ];
+        let with_folder = |config: &mut ServerConfig| {
+            // Both folders are of one authority.
+            config.authorities.push(AuthorityConfig {
+                folder: Some(folder.clone()),
+                crls: Vec::new(),
+                ..config.authorities[0].clone()
+            });
+        };
+        let states = |listing: &Listing| -> Vec<(String, State)> {
+            let rows = listing.rows.iter();
+            let clients = rows.filter(|row| row.sessions.is_some());
+            clients
+                .map(|row| (row.principal.clone(), row.state))
+                .collect()
+        };
+        let before = desk.list(known.clone(), with_folder);
+        assert!(
+            states(&before)
+                .iter()
+                .all(|(_, state)| *state == State::Valid)
+        );
+        let serial = desk.authority.entries().unwrap()[0].serial.clone();
+        let week = Duration::days(7);
+        let list = desk
+            .authority
+            .revoke(&[serial], Reason::CaCompromise, week, NOW);
+        list.unwrap();
+        let after = desk.list(known.clone(), with_folder);
+        assert_eq!(
+            states(&after),
+            [
+                ("alice@example.com".to_owned(), State::Revoked),
+                ("bob@example.com".to_owned(), State::Revoked),
+                ("carol@example.com".to_owned(), State::Valid),
+            ]
+        );
+        // Without any folder the handshake and the list say as much.
+        let listing = desk.list(known, |config| config.authorities[0].folder = None);
+        let row = &listing.rows[0];
+        let revoked = row.revoked.as_ref().unwrap();
+        assert_eq!(row.principal, "alice@example.com");
+        assert_eq!(
+            (row.state, &row.access),
+            (State::Revoked, &Some(Vec::new()))
+        );
+        assert_eq!(revoked.reason.as_deref(), Some("cACompromise"));
+        assert_eq!(revoked.with.as_ref(), Some(&row.issuer));
+        assert_eq!(listing.rows[1].state, State::Valid);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_net::files::{self, FileError};
+use adit_pki::certificate::pem;
+use adit_pki::description::certificates;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, params};
 use tracing::warn;
 
@@ -50,6 +52,8 @@ pub(super) struct Known {
     pub(super) fingerprint: String,
     /// The certificate in DER.
     pub(super) certificate: Vec<u8>,
+    /// The intermediates above it, in DER, as they were shown last.
+    pub(super) issuers: Vec<Vec<u8>>,
     /// Whose it was when it was seen last.
     pub(super) principal: String,
     /// Which authority vouched then.
@@ -229,6 +233,7 @@ impl Store {
                     refused.map(|refused| &refused.reason),
                     refused.map(|refused| &refused.source),
                     ends(&known.certificate),
+                    known.issuers.iter().map(|der| pem(der)).collect::<String>(),
                 ])?;
             }
         }
@@ -305,9 +310,11 @@ fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
     let sessions: i64 = row.get(6)?;
     let used: Option<i64> = row.get(7)?;
     let refused: Option<i64> = row.get(10)?;
+    let issuers: String = row.get(13)?;
     Ok(Known {
         fingerprint: row.get(0)?,
         certificate: row.get(1)?,
+        issuers: certificates(issuers.as_bytes()).unwrap_or_default(),
         principal: row.get(2)?,
         authority: row.get(3)?,
         groups: serde_json::from_str(&groups).unwrap_or_default(),
@@ -380,8 +387,8 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Somebody may read the file meanwhile, for as long as a query takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Raised with every change of the schema.
-const VERSION: i64 = 1;
-/// A row is some two kilobytes: 100 MB at most. Who is never let in needs a certificate of an authority for
+const VERSION: i64 = 2;
+/// A row is some four kilobytes: 200 MB at most. Who is never let in needs a certificate of an authority for
 /// each row.
 const LIMITS: Limits = Limits {
     strangers: 1000,
@@ -392,6 +399,7 @@ const SCHEMA: &str = "
     CREATE TABLE certificate (
         fingerprint TEXT PRIMARY KEY NOT NULL,
         certificate BLOB NOT NULL,
+        issuers TEXT NOT NULL,
         principal TEXT NOT NULL,
         authority TEXT NOT NULL,
         groups TEXT NOT NULL,
@@ -413,9 +421,11 @@ const SCHEMA: &str = "
 
 const UPSERT: &str = "
     INSERT INTO certificate (fingerprint, certificate, principal, authority, groups, first_seen,
-        sessions, used, used_source, user_agent, refused, refused_because, refused_source, ends)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+        sessions, used, used_source, user_agent, refused, refused_because, refused_source, ends,
+        issuers)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
     ON CONFLICT (fingerprint) DO UPDATE SET
+        issuers = excluded.issuers,
         principal = excluded.principal,
         authority = excluded.authority,
         groups = excluded.groups,
@@ -429,7 +439,7 @@ const UPSERT: &str = "
 
 const ALL: &str = "
     SELECT fingerprint, certificate, principal, authority, groups, first_seen, sessions, used,
-        used_source, user_agent, refused, refused_because, refused_source
+        used_source, user_agent, refused, refused_because, refused_source, issuers
     FROM certificate ORDER BY principal, first_seen, fingerprint";
 
 const FORGET_STRANGERS: &str = "

@@ -47,7 +47,7 @@ fn moment(unix: Option<i64>) -> String {
 
 type Column = (&'static str, fn(&Row) -> String);
 
-const COLUMNS: [Column; 29] = [
+const COLUMNS: [Column; 30] = [
     ("principal", |row| harmless(&row.principal)),
     ("state", |row| row.state.name().to_owned()),
     ("serial", |row| harmless(&row.serial)),
@@ -75,6 +75,13 @@ const COLUMNS: [Column; 29] = [
     }),
     ("revoked_by", |row| {
         text(row.revoked.as_ref().and_then(|revoked| revoked.by.as_ref()))
+    }),
+    ("revoked_with", |row| {
+        text(
+            row.revoked
+                .as_ref()
+                .and_then(|revoked| revoked.with.as_ref()),
+        )
     }),
     ("key", |row| harmless(&row.key)),
     ("key_sha256", |row| harmless(&row.key_sha256)),

@@ -116,7 +116,9 @@ impl Row {
                     let by = revoked.by.as_ref().map(|by| format!(" by {by}"));
                     let reason = revoked.reason.as_ref();
                     let reason = reason.map(|reason| format!(" ({reason})"));
-                    text.extend([at, by, reason].into_iter().flatten());
+                    let with = revoked.with.as_ref();
+                    let with = with.map(|with| format!(" with its issuer {}", printable(with)));
+                    text.extend([at, by, reason, with].into_iter().flatten());
                 }
                 text
             }
@@ -357,10 +359,11 @@ mod tests {
             at: Some(0),
             reason: Some("keyCompromise".into()),
             by: Some("olga@host".into()),
+            with: Some("CN=Online".into()),
         });
         let text = row.describe(NOW);
         for line in [
-            "state        REVOKED 1970-01-01 00:00:00 UTC by olga@host (keyCompromise)\n",
+            "state        REVOKED 1970-01-01 00:00:00 UTC by olga@host (keyCompromise) with its issuer CN=Online\n",
             "groups       eng, ops\n",
             "access       intranet (policy.toml:7): allow group:eng to 10.0.0.0/16\n",
             "             allow at policy.toml:12: allow * to 10.1.0.0/16\n",

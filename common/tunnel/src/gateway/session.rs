@@ -31,6 +31,8 @@ pub struct SessionInfo {
     pub identity: Identity,
     /// The certificate, in DER.
     pub certificate: Arc<[u8]>,
+    /// What was shown with it: the intermediates above it, in DER.
+    pub issuers: Arc<[Vec<u8>]>,
     /// What the client says about itself.
     pub user_agent: Option<UserAgent>,
     /// Groups of certificate and policy.
@@ -48,6 +50,7 @@ pub(crate) struct Session {
     pub(super) id: SessionId,
     pub(super) identity: Identity,
     pub(super) certificate: Arc<[u8]>,
+    pub(super) issuers: Arc<[Vec<u8>]>,
     pub(super) user_agent: Option<UserAgent>,
     pub(super) grant: Grant,
     /// The request stream the datagrams belong to.
@@ -99,6 +102,7 @@ impl Session {
             term: Term::new(now, id, holder.identity.not_after, grant.maximum, epoch),
             identity: holder.identity,
             certificate: holder.certificate,
+            issuers: holder.issuers,
             user_agent: holder.user_agent,
             grant,
             stream: mtu.stream(),
@@ -134,6 +138,7 @@ impl Session {
         let serial = std::mem::replace(&mut self.identity, arrived.identity).serial;
         let grant = self.replace_grant(arrived.grant);
         self.certificate = arrived.certificate;
+        self.issuers = arrived.issuers;
         self.user_agent = arrived.user_agent;
         self.id = arrived.id;
         self.stream = arrived.stream;
@@ -171,6 +176,7 @@ impl Session {
             id: self.id,
             identity: self.identity.clone(),
             certificate: Arc::clone(&self.certificate),
+            issuers: Arc::clone(&self.issuers),
             user_agent: self.user_agent.clone(),
             groups: self.grant.groups.clone(),
             addresses: self.grant.addresses.clone(),

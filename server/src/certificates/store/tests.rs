@@ -9,6 +9,7 @@ pub(in crate::certificates) fn seen(name: &str, sessions: u64, at: i64) -> Known
     Known {
         fingerprint: name.to_owned(),
         certificate: name.as_bytes().to_vec(),
+        issuers: vec![b"above".to_vec(), name.as_bytes().to_vec()],
         principal: format!("{name}@example.com"),
         authority: "adit".to_owned(),
         groups: vec!["eng".to_owned()],
