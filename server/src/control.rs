@@ -26,6 +26,7 @@ use crate::conversations::{Conversations, Heard, Message};
 use crate::desk::Desk;
 use crate::engines::Engines;
 use crate::issuing::Decision;
+use crate::lease_store::LeaseStore;
 use crate::lists::{self, Ages, Newest, Watch};
 use crate::load::Loaded;
 use crate::network::Machine;
@@ -62,8 +63,10 @@ pub struct Control<'a> {
     pub accounting: Accounting,
     /// What is known of certificates.
     pub certificates: Certificates,
-    /// The leases as they were saved last.
+    /// The leases as they were told last.
     pub leases: Vec<LeaseEntry>,
+    /// Where they are saved.
+    pub lease_store: LeaseStore,
     /// Where what the authority decided is told, and heard.
     pub decided: UnboundedSender<Decision>,
     /// The other end.
@@ -232,7 +235,7 @@ impl Control<'_> {
         Some(self.accounting.total(&status))
     }
 
-    /// Writes down what happened, and saves the leases once for everything that waits.
+    /// Writes down what happened, and whose addresses are others, once for everything that waits.
     async fn handle_events(
         &mut self,
         first: GatewayEvent,
@@ -248,9 +251,6 @@ impl Control<'_> {
         self.certificates.save_in_time(Instant::now());
         if leases_changed && let Some(leases) = self.desk.leases().await {
             self.audit.write_leases(&self.leases, &leases);
-            if let Err(error) = self.state.save_leases(&leases) {
-                warn!(%error, "the leases were not saved; a restart may change addresses");
-            }
             self.leases = leases;
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! packet threads ── datagrams of nobody's, ended sessions ──► desk ── handshakes ──► socket
 //! packet threads ◄── admitted sessions ────────────────────── desk ── events ─────► control plane
+//! lease store    ◄── tables, and when they are saved ──────── desk
 //! ```
 //!
 //! The thread runs at a lower priority than the packets: a storm of handshakes takes what is left.
@@ -25,12 +26,15 @@ use adit_tunnel::{GatewayEvent, Reception, Rehearsal, Renewal, Ticket, ToRecepti
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::engines::Engines;
+use crate::lease_store::LeaseStore;
 use crate::pipeline::Command;
 
 /// What the front desk is told.
 enum Note {
     Engine(ToReception),
     Leases(oneshot::Sender<Vec<LeaseEntry>>),
+    /// The table of this revision is saved; `None` when the one that was to be saved is not.
+    LeasesSaved(Option<u64>),
     Status(oneshot::Sender<DeskStatus>),
     Rehearse(Box<Renewal>, oneshot::Sender<Rehearsal>),
     Reload(Box<Renewal>, oneshot::Sender<Difference>),
@@ -89,11 +93,17 @@ impl Desk {
         let _ = self.notes.send(Note::Engine(message));
     }
 
-    /// The lease table, to be saved; `None` when the desk has closed.
+    /// Who holds which address, whether that is saved or not; `None` when the desk has closed.
     pub async fn leases(&self) -> Option<Vec<LeaseEntry>> {
         let (reply, answer) = oneshot::channel();
         self.notes.send(Note::Leases(reply)).ok()?;
         answer.await.ok()
+    }
+
+    /// The table of this revision is saved; `None` when the one that was to be saved is not.
+    pub fn leases_saved(&self, revision: Option<u64>) {
+        // The desk is gone only while the process ends.
+        let _ = self.notes.send(Note::LeasesSaved(revision));
     }
 
     /// What `status` shows of it.
@@ -140,6 +150,7 @@ pub fn start(
     inbox: Inbox,
     socket: UdpSender,
     engines: Engines,
+    leases: LeaseStore,
     events: UnboundedSender<GatewayEvent>,
 ) -> io::Result<JoinHandle<()>> {
     let mut thread = Thread {
@@ -147,7 +158,9 @@ pub fn start(
         inbox,
         socket,
         engines,
+        leases,
         events,
+        reloads: Vec::new(),
         batch: Vec::new(),
     };
     std::thread::Builder::new()
@@ -163,7 +176,10 @@ struct Thread {
     inbox: Inbox,
     socket: UdpSender,
     engines: Engines,
+    leases: LeaseStore,
     events: UnboundedSender<GatewayEvent>,
+    /// Answers to reloads, of which not all engines have heard.
+    reloads: Vec<(oneshot::Sender<Difference>, Difference)>,
     batch: Vec<u8>,
 }
 
@@ -214,7 +230,9 @@ impl Thread {
                 self.reception.handle_message(now, message);
             }
             // Who asked may have gone away meanwhile; then nobody misses the answer.
-            Note::Leases(reply) => drop(reply.send(self.reception.leases())),
+            Note::Leases(reply) => drop(reply.send(self.reception.leases(now))),
+            Note::LeasesSaved(Some(revision)) => self.reception.leases_saved(now, revision),
+            Note::LeasesSaved(None) => self.reception.leases_not_saved(now),
             Note::Status(reply) => {
                 let status = DeskStatus {
                     connections: self.reception.census().connections,
@@ -227,8 +245,8 @@ impl Thread {
             }
             Note::Reload(renewal, reply) => {
                 let difference = self.reception.reload(now, *renewal);
+                self.reloads.push((reply, difference));
                 self.drain(now);
-                drop(reply.send(difference));
             }
             Note::Answer(ticket, outcome) => self.reception.answer(ticket, outcome),
             Note::Shutdown => return false,
@@ -239,6 +257,14 @@ impl Thread {
     fn drain(&mut self, now: Instant) {
         while let Some((engine, message)) = self.reception.poll_message() {
             self.engines.tell(engine, Command::Desk(message));
+        }
+        if !self.reception.is_holding() {
+            for (reply, difference) in self.reloads.drain(..) {
+                let _ = reply.send(difference);
+            }
+        }
+        if let Some(table) = self.reception.poll_leases(now) {
+            self.leases.save(table);
         }
         while let Some(transmit) = self.reception.poll_transmit(now, &mut self.batch) {
             // What a full socket does not take is lost, and QUIC sends it again.

@@ -21,6 +21,7 @@ pub mod explain;
 pub mod init;
 pub mod invite;
 pub mod issuing;
+pub mod lease_store;
 pub mod lists;
 pub mod load;
 pub mod network;

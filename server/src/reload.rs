@@ -238,7 +238,7 @@ impl Control<'_> {
         };
         let after = self.machine.network(&loaded);
         self.follow(&after).await;
-        self.settle(taken);
+        self.settle(taken).await;
         let report = self.report(false, &loaded, sessions);
         self.loaded = loaded;
         // Another authority may issue now.

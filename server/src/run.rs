@@ -27,6 +27,7 @@ use crate::control::{Control, RefusalLog};
 use crate::conversations::Conversations;
 use crate::desk;
 use crate::engines;
+use crate::lease_store;
 use crate::lists::{self, Ages, Watch};
 use crate::load::{self, LoadError, Loaded};
 use crate::network::Machine;
@@ -55,7 +56,13 @@ pub fn run(path: &Path, engines: u8) -> Result<(), Failure> {
 
 async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> {
     let config = &loaded.config;
+    // First: whoever has it is the one gateway that uses the state.
+    let admin = control_socket::Listener::bind(&config.admin_socket)
+        .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
     let state = State::open(&config.state_directory)?;
+    for repair in state.mend()? {
+        warn!("{repair}");
+    }
     let keys = state.keys()?;
     let leases = state.leases()?;
     let accounting = Accounting::open(&state)?;
@@ -70,8 +77,6 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
     let certificates = Certificates::open(&state)
         .map_err(|error| Failure::environment(&error).while_doing("cannot keep an inventory"))?;
     let audit = Audit::open(&config.audit_log).map_err(LoadError::from)?;
-    let admin = control_socket::Listener::bind(&config.admin_socket)
-        .map_err(|error| Failure::environment(&error).with_hint(error.hint()))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = engines::number(engines, cores);
     let steering = Steering {
@@ -105,7 +110,7 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
     } = reload::renewal(&machine, &loaded);
     let mut admission = Admission::new(policy, &inside.all());
     admission.restore(leases);
-    let leases = admission.leases();
+    let leases = admission.leases().entries(clock::unix_seconds());
     let reception = Reception::new(ReceptionConfig {
         keys: EngineKeys {
             cid_key: keys.cid,
@@ -150,6 +155,7 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
     let (engines, threads) =
         engines::prepare(parts.into_iter()).map_err(|error| devices(&error))?;
     let (desk, notes) = desk::desk();
+    let (lease_store, jobs) = lease_store::lease_store();
     let (decided, decisions) = unbounded_channel();
     let (conversations, heard) = Conversations::open();
     let mut control = Control {
@@ -168,6 +174,7 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
         accounting,
         certificates,
         leases,
+        lease_store,
         decided,
         decisions,
         refusals: RefusalLog::new(Instant::now()),
@@ -177,7 +184,8 @@ async fn serve(path: &Path, loaded: Loaded, engines: u8) -> Result<(), Failure> 
         resigning: Resigning::default(),
         reminders: Reminders::default(),
     };
-    let served = work(reception, notes, threads, &mut control).await;
+    let ends = Ends { notes, jobs };
+    let served = work(reception, ends, threads, &mut control).await;
     let undone = host.undo().await.map_err(host_failure);
     served.and(undone)
 }
@@ -194,19 +202,40 @@ fn epoch() -> Epoch {
 /// An engine with its socket and its TUN queue.
 type Part = (Gateway, Udp, Tun);
 
-/// Runs the packet threads and the front desk, and serves the control plane until one of them ends.
+/// What the front desk and the lease store hear.
+struct Ends {
+    notes: desk::Inbox,
+    jobs: lease_store::Jobs,
+}
+
+/// Runs the packet threads, the front desk and the lease store, and serves the control plane until one of them ends.
 async fn work(
     reception: Reception,
-    notes: desk::Inbox,
+    ends: Ends,
     threads: Vec<engines::Prepared>,
     control: &mut Control<'_>,
 ) -> Result<(), Failure> {
     let (outbox, mut events) = unbounded_channel();
     let (ended, mut end) = unbounded_channel();
     let (engines, desk) = (control.engines.clone(), control.desk.clone());
+    let leases = control.lease_store.clone();
     let socket = engines::sender(&threads).map_err(|error| devices(&error))?;
-    let front = desk::start(reception, notes, socket, engines.clone(), outbox.clone())
-        .map_err(|error| devices(&error))?;
+    let store = lease_store::start(
+        ends.jobs,
+        control.state.clone(),
+        control.leases.clone(),
+        desk.clone(),
+    )
+    .map_err(|error| devices(&error))?;
+    let front = desk::start(
+        reception,
+        ends.notes,
+        socket,
+        engines.clone(),
+        leases.clone(),
+        outbox.clone(),
+    )
+    .map_err(|error| devices(&error))?;
     let threads = engines::start(threads, &engines, &outbox, &desk, &ended)
         .map_err(|error| devices(&error))?;
 
@@ -220,6 +249,8 @@ async fn work(
     // A thread may have ended by itself; then nobody takes the command.
     desk.close();
     let _ = front.join();
+    leases.close();
+    let _ = store.join();
     engines.shutdown();
     for thread in threads {
         let _ = thread.join();

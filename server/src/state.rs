@@ -1,17 +1,21 @@
 //! What a gateway must remember over a restart: its keys, its leases, its accounts, and the newest revocation lists.
 //!
 //! The keys let it reset the sessions it forgot, the leases let everybody keep the address. All
-//! are replaced whole or not at all.
+//! are [records](adit_net::record): replaced whole or not at all, and never acted on when damaged.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use adit_core::status::Usage;
 use adit_core::table::leases::LeaseEntry;
 use adit_net::exit::Failure;
 use adit_net::files::{self, FileError};
+use adit_net::record::{self, Damage, Record};
 use aws_lc_rs::rand;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::certificates;
 use crate::lists::Newest;
 
 /// The gateway's state directory.
@@ -31,9 +35,9 @@ pub enum StateError {
     Damaged {
         /// Which.
         path: PathBuf,
-        /// What the parser said.
+        /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        damage: Damage,
     },
     /// Another gateway's.
     #[error(
@@ -48,6 +52,47 @@ pub enum StateError {
     /// The kernel gave no random bytes.
     #[error("no random bytes for the gateway's keys")]
     Random,
+}
+
+/// What was found in the state directory and is out of the way now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// A file that somebody had begun to write.
+    Removed(PathBuf),
+    /// A file that is not what anybody wrote.
+    PutAside {
+        /// Where it was.
+        path: PathBuf,
+        /// What is wrong with it.
+        damage: Damage,
+        /// Where it is now.
+        aside: PathBuf,
+        /// What that means.
+        lost: &'static str,
+    },
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed(path) => write!(
+                f,
+                "removed {}, which a gateway that was killed had begun to write; what it was to replace is whole",
+                path.display()
+            ),
+            Self::PutAside {
+                path,
+                damage,
+                aside,
+                lost,
+            } => write!(
+                f,
+                "{} is damaged: {damage}; it is {} now, and {lost}",
+                path.display(),
+                aside.display()
+            ),
+        }
+    }
 }
 
 /// Keys that identify the gateway to clients it has forgotten.
@@ -67,7 +112,7 @@ impl From<StateError> for Failure {
                 Some("state_directory in server.toml must name a directory of the gateway's own".to_owned())
             }),
             StateError::Damaged { path, .. } => Some(format!(
-                "delete {} to start with none of it; addresses and keys are made anew",
+                "the next start of the gateway puts it aside; or move {} away",
                 path.display()
             )),
             StateError::Taken { .. } => Some(
@@ -98,6 +143,33 @@ impl State {
         Self {
             directory: directory.to_owned(),
         }
+    }
+
+    /// Takes what a gateway that was killed, or a disk, left here half-written out of the way, and says what that
+    /// means. For the gateway that uses the directory from now on.
+    ///
+    /// # Errors
+    /// When that cannot be done, or a file can be read by others.
+    pub fn mend(&self) -> Result<Vec<Repair>, StateError> {
+        let mut repairs = Vec::new();
+        for name in FILES.into_iter().chain([certificates::FILE]) {
+            for left in files::remove_leftovers(&self.directory.join(name))? {
+                repairs.push(Repair::Removed(left));
+            }
+        }
+        for (name, damage_of, lost) in RECORDS {
+            let path = self.directory.join(name);
+            if let Some(damage) = damage_of(&path)? {
+                let aside = files::put_aside(&path)?;
+                repairs.push(Repair::PutAside {
+                    path,
+                    damage,
+                    aside,
+                    lost,
+                });
+            }
+        }
+        Ok(repairs)
     }
 
     /// The keys; made on the first call.
@@ -223,11 +295,7 @@ impl State {
 
     fn present_keys(&self) -> Result<Option<Keys>, StateError> {
         let path = self.keys_path();
-        match files::read_private(&path) {
-            Ok(bytes) => parse(&path, &bytes).map(Some),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        whole(&path, record::read_private(&path)?)
     }
 
     fn save_keys(&self, keys: &Keys) -> Result<(), StateError> {
@@ -256,6 +324,11 @@ pub struct StateCopy {
 }
 
 impl StateCopy {
+    /// The copy itself.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
     /// The copy is what counts from now on.
     pub fn keep(mut self) -> State {
         self.made.clear();
@@ -295,37 +368,57 @@ pub fn random() -> Result<[u8; 32], StateError> {
 }
 
 /// What was saved at a path; nothing if nothing was.
-fn saved<T: Default + for<'de> Deserialize<'de>>(path: &Path) -> Result<T, StateError> {
-    match files::read(path) {
-        Ok(bytes) => parse(path, &bytes),
-        Err(error) if error.is_missing() => Ok(T::default()),
-        Err(error) => Err(error.into()),
+fn saved<T: Default + DeserializeOwned>(path: &Path) -> Result<T, StateError> {
+    Ok(whole(path, record::read(path)?)?.unwrap_or_default())
+}
+
+fn whole<T>(path: &Path, record: Record<T>) -> Result<Option<T>, StateError> {
+    match record {
+        Record::None => Ok(None),
+        Record::Whole(value) => Ok(Some(value)),
+        Record::Damaged(damage) => Err(StateError::Damaged {
+            path: path.to_owned(),
+            damage,
+        }),
+    }
+}
+
+fn damage_of<T: DeserializeOwned>(path: &Path) -> Result<Option<Damage>, StateError> {
+    match record::read::<T>(path)? {
+        Record::None | Record::Whole(_) => Ok(None),
+        Record::Damaged(damage) => Ok(Some(damage)),
     }
 }
 
 /// Replaces it whole, or leaves it as it was.
 fn save<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), StateError> {
-    files::write_private(path, &render(path, value)?)?;
-    Ok(())
-}
-
-fn parse<T: for<'de> Deserialize<'de>>(path: &Path, bytes: &[u8]) -> Result<T, StateError> {
-    serde_json::from_slice(bytes).map_err(|source| StateError::Damaged {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn render<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
-    serde_json::to_vec_pretty(value).map_err(|source| StateError::Damaged {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(record::write(path, value)?)
 }
 
 /// Everything in a state directory that is the gateway's memory. The journal of host changes moves by itself, and the
 /// audit log has a place of its own.
 pub const FILES: [&str; 4] = [KEYS, LEASES, USAGE, LISTS];
+/// Looks for damage in a file.
+type Check = fn(&Path) -> Result<Option<Damage>, StateError>;
+/// What is wrong with a file, and what it means to start without it.
+const RECORDS: [(&str, Check, &str); 4] = [
+    (
+        KEYS,
+        damage_of::<Keys>,
+        "the gateway has new keys: clients notice the restart only when their sessions time out",
+    ),
+    (
+        LEASES,
+        damage_of::<Vec<LeaseEntry>>,
+        "no address is known that was promised: some clients may get others",
+    ),
+    (USAGE, damage_of::<Usage>, "the accounts begin anew"),
+    (
+        LISTS,
+        damage_of::<Newest>,
+        "a revocation list that is older than those that counted would count: see that the newest are in their files",
+    ),
+];
 const KEYS: &str = "keys.json";
 const LEASES: &str = "leases.json";
 const USAGE: &str = "usage.json";
@@ -413,5 +506,43 @@ mod tests {
         let error = state.copy_to(&there, &keys, &[], &Usage::default(), &Newest::default());
         assert!(error.unwrap_err().to_string().contains("file"));
         assert_eq!(names(root.path()), ["file", "old"]);
+    }
+
+    #[test]
+    fn what_was_half_written_or_damaged_is_out_of_the_way_said_and_not_acted_on() {
+        let root = tempfile::tempdir().unwrap();
+        let state = State::open(root.path()).unwrap();
+        let keys = state.keys().unwrap();
+        let lease = LeaseEntry {
+            principal: adit_core::identity::Principal::parse("alice@example.com").unwrap(),
+            v4: Some([10, 99, 0, 7].into()),
+            v6: None,
+            last_used: 1,
+        };
+        state.save_leases(&[lease]).unwrap();
+        assert_eq!(state.mend().unwrap(), [], "nothing to repair");
+        // One digit of an address, as a disk may turn it.
+        let leases = root.path().join(LEASES);
+        let text = std::fs::read_to_string(&leases).unwrap();
+        files::write_private(&leases, text.replace("10.99.0.7", "10.99.0.6").as_bytes()).unwrap();
+        for half in [".leases.json.17.0", ".certificates.db.17.0"] {
+            std::fs::write(root.path().join(half), "half").unwrap();
+        }
+        let error = state.leases().unwrap_err();
+        assert!(matches!(error, StateError::Damaged { .. }), "{error}");
+        let repairs = state.mend().unwrap();
+        let said: Vec<String> = repairs.iter().map(ToString::to_string).collect();
+        for (said, words) in said.iter().zip([
+            &[".leases.json.17.0"][..],
+            &[".certificates.db.17.0"],
+            &["leases.json is damaged", "leases.json.damaged", "promised"],
+        ]) {
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert_eq!(names(root.path()), ["keys.json", "leases.json.damaged"]);
+        assert_eq!(state.leases().unwrap(), []);
+        assert!(state.keys().unwrap() == keys, "the rest is as it was");
+        assert_eq!(state.mend().unwrap(), [], "once");
     }
 }

@@ -467,9 +467,10 @@ pub fn policy_file(data: &[u8]) {
         "branch1.example.com",
     ] {
         let identity = identity(name);
-        let Ok(grant) = admission.admit(&identity, 0) else {
+        let Ok(grant) = admission.judge(&identity, 0) else {
             continue;
         };
+        admission.connect(&identity.principal);
         for prefix in &grant.addresses {
             assert!(given.insert(*prefix), "{prefix} is given twice");
             assert!(
@@ -483,7 +484,7 @@ pub fn policy_file(data: &[u8]) {
                 policy_answers(&policy, &identity, &grant.filter, inside);
             }
         }
-        let again = admission.admit(&identity, 1).map(|grant| grant.addresses);
+        let again = admission.judge(&identity, 1).map(|grant| grant.addresses);
         assert_eq!(again, Ok(grant.addresses), "addresses stay");
     }
 }

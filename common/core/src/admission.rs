@@ -64,23 +64,25 @@ impl Admission {
         self.leases.restore(leases);
     }
 
-    /// The leases, to be saved.
+    /// Who holds what.
     #[must_use]
-    pub fn leases(&self) -> Vec<LeaseEntry> {
-        self.leases.entries()
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
-    /// What `identity` gets, which is connected from now on; `now` in seconds since 1970.
-    ///
-    /// # Errors
-    /// When the policy gives nothing, or no address is left.
-    pub fn admit(&mut self, identity: &Identity, now: i64) -> Result<Grant, Refusal> {
-        let grant = self.judge(identity, now)?;
-        self.leases.connect(&identity.principal);
-        Ok(grant)
+    /// The leases as they were at `revision` outlive the process from now on.
+    pub fn leases_saved(&mut self, revision: u64) {
+        self.leases.saved(revision);
     }
 
-    /// What `identity` gets; whether it is connected stays as it is.
+    /// A session of `principal` begins, or a request for one waits: what it was [given](Self::judge) is in use
+    /// until it is [released](Self::release).
+    pub fn connect(&mut self, principal: &Principal) {
+        self.leases.connect(principal);
+    }
+
+    /// What `identity` gets, at `now` in seconds since 1970; whether it is connected stays as it is. Its addresses
+    /// can be told as soon as its lease [is saved](Leases::is_saved).
     ///
     /// # Errors
     /// When the policy gives nothing, or no address is left.
@@ -119,7 +121,7 @@ impl Admission {
         })
     }
 
-    /// The session of `principal` is over; it keeps its lease.
+    /// The session of `principal` is over, or its request given up; it keeps its lease.
     pub fn release(&mut self, principal: &Principal, now: i64) {
         self.leases.release(principal, now);
     }

@@ -167,6 +167,8 @@ refusals! {
     WrongGatewayKey = 35, "wrong-gateway-key", 421, Never, "the gateway's key is not the one that the code names";
     /// The policy wants everything to be checked anew: the next connection may be made at once.
     SessionMaximum = 36, "session-maximum", 403, Backoff, "the session maximum was reached";
+    /// A lease that a restart would not know is promised to nobody.
+    LeaseNotSaved = 37, "lease-not-saved", 503, Backoff, "the gateway cannot write down the address it would give";
 }
 
 impl RefusalKind {
@@ -194,6 +196,9 @@ impl RefusalKind {
                 "check the gateway's name, and ask who runs it for a new code: its certificate may have changed, or somebody is in between"
             }
             Self::CertificateRevoked => "ask who runs the gateway why it was revoked",
+            Self::LeaseNotSaved => {
+                "tell who runs the gateway that its state directory cannot be written to"
+            }
             Self::RevocationUnknown => {
                 "ask who runs the gateway for a fresh revocation list, or try again later"
             }

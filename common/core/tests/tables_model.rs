@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use adit_core::identity::Principal;
-use adit_core::table::leases::{Lease, Leases, Pools};
+use adit_core::table::leases::{Lease, LeaseEntry, Leases, Pools};
 use adit_core::table::owners::Owners;
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -15,7 +15,10 @@ use proptest::prelude::*;
 enum Step {
     Connect(u8),
     Disconnect(u8),
-    Restart,
+    /// The table is on the disk.
+    Save,
+    /// The process is killed and begins with what is on the disk.
+    Crash,
 }
 
 proptest! {
@@ -26,6 +29,7 @@ proptest! {
         let mut leases = empty();
         let mut connected: BTreeMap<u8, (Lease, u32)> = BTreeMap::new();
         let mut last: BTreeMap<u8, Lease> = BTreeMap::new();
+        let mut disk = Vec::new();
         for (now, step) in (1i64..).zip(steps) {
             match step {
                 Step::Connect(user) => match leases.lease(&principal(user), true, true, now) {
@@ -56,14 +60,26 @@ proptest! {
                         }
                     }
                 }
-                Step::Restart => {
-                    let entries = leases.entries();
+                Step::Save => {
+                    disk = leases.entries(now);
+                    leases.saved(leases.revision());
+                    prop_assert!(disk.iter().all(|entry| leases.is_saved(&entry.principal)));
+                }
+                Step::Crash => {
                     leases = empty();
-                    leases.restore(entries);
+                    leases.restore(disk.clone());
                     connected.clear();
+                    last = disk.iter().map(|entry| (user(entry), lease(entry))).collect();
                 }
             }
-            let entries = leases.entries();
+            let entries = leases.entries(now);
+            for entry in &entries {
+                let saved = disk.iter().find(|saved| saved.principal == entry.principal);
+                prop_assert!(
+                    !leases.is_saved(&entry.principal) || saved.map(lease) == Some(lease(entry)),
+                    "it would be told, and a crash would forget it: {entry:?}"
+                );
+            }
             let v4: Vec<_> = entries.iter().filter_map(|entry| entry.v4).collect();
             let v6: Vec<_> = entries.iter().filter_map(|entry| entry.v6).collect();
             prop_assert_eq!(v4.iter().collect::<BTreeSet<_>>().len(), v4.len());
@@ -113,7 +129,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..USERS).prop_map(Step::Connect),
         4 => (0..USERS).prop_map(Step::Disconnect),
-        1 => Just(Step::Restart),
+        2 => Just(Step::Save),
+        1 => Just(Step::Crash),
     ]
 }
 
@@ -150,6 +167,18 @@ fn empty() -> Leases {
 
 fn principal(user: u8) -> Principal {
     Principal::parse(&format!("user{user}@example.com")).unwrap()
+}
+
+fn user(entry: &LeaseEntry) -> u8 {
+    let users = (0..USERS).find(|&user| principal(user) == entry.principal);
+    users.unwrap()
+}
+
+fn lease(entry: &LeaseEntry) -> Lease {
+    Lease {
+        v4: entry.v4,
+        v6: entry.v6,
+    }
 }
 
 /// More than [`HOSTS`], so that addresses run out.

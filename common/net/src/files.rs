@@ -3,6 +3,7 @@
 //! What is secret is refused when others can read it, and is private from its first byte when written. What is
 //! state is replaced whole or not at all, also when the power fails. Every error names the path.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -175,6 +176,46 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// Moves a damaged file out of the way, to a name that is free, and gives that name. Nothing of it is lost.
+pub fn put_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for number in 1..=MAX_ASIDE {
+        let aside = match number {
+            1 => path.with_file_name(format!("{name}.damaged")),
+            _ => path.with_file_name(format!("{name}.damaged.{number}")),
+        };
+        // A hard link fails when the name is taken, where a rename would replace what is there.
+        match fs::hard_link(path, &aside) {
+            Ok(()) => {
+                fs::remove_file(path).map_err(FileError::of(path, "move away"))?;
+                sync_directory(path)?;
+                return Ok(aside);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(FileError::of(path, "move away")(error)),
+        }
+    }
+    Err(FileError::of(path, "move away")(
+        io::ErrorKind::AlreadyExists.into(),
+    ))
+}
+
+/// Removes what processes that were killed while they replaced `path` left beside it, and gives the names. For the
+/// one process that writes to `path`.
+pub fn remove_leftovers(path: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let mut left = list(directory)?;
+    left.retain(|found| is_temporary_of(path, found));
+    left.iter().try_for_each(|found| remove(found))?;
+    Ok(left)
+}
+
 /// Lists what is in a directory, in order.
 pub fn list(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
     let entries = fs::read_dir(directory).map_err(FileError::of(directory, "read"))?;
@@ -241,11 +282,9 @@ impl Drop for Temporary {
 
 /// Writes next to `path`, since a rename does not leave its file system.
 fn write_temporary(path: &Path, contents: &[u8], mode: u32) -> Result<Temporary, FileError> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
     for attempt in 0..MAX_LEFTOVERS {
-        let mut name = name.clone();
-        name.push(format!(".{}.{attempt}", std::process::id()));
+        let mut name = temporary_prefix(path);
+        name.push(format!("{}.{attempt}", std::process::id()));
         let temporary = path.with_file_name(name);
         let mut file = match os::create_new(&temporary, mode) {
             Ok(file) => file,
@@ -261,6 +300,26 @@ fn write_temporary(path: &Path, contents: &[u8], mode: u32) -> Result<Temporary,
     Err(FileError::of(path, "create")(
         io::ErrorKind::AlreadyExists.into(),
     ))
+}
+
+/// How the names of all temporary files for `path` begin; what follows is the process and a number.
+fn temporary_prefix(path: &Path) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".");
+    name
+}
+
+fn is_temporary_of(path: &Path, found: &Path) -> bool {
+    let name = found.file_name().unwrap_or_default().as_encoded_bytes();
+    let rest = name.strip_prefix(temporary_prefix(path).as_encoded_bytes());
+    let numbers = rest.map(|rest| rest.split(|&byte| byte == b'.'));
+    let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    numbers.is_some_and(|mut numbers| {
+        numbers.next().is_some_and(is_number)
+            && numbers.next().is_some_and(is_number)
+            && numbers.next().is_none()
+    })
 }
 
 fn sync_directory(path: &Path) -> Result<(), FileError> {
@@ -354,6 +413,11 @@ impl FileError {
         }
     }
 
+    /// What was to be written has no form on the disk: a fault of the program.
+    pub(crate) fn unrepresentable(path: &Path) -> impl FnOnce(serde_json::Error) -> Self {
+        move |error| Self::of(path, "write")(io::Error::other(error))
+    }
+
     /// Whether the file does not exist.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. })
@@ -382,6 +446,9 @@ const MAX_FILE: u64 = 64 << 20;
 
 /// Temporary files a crashed process with the same id may have left.
 const MAX_LEFTOVERS: u32 = 16;
+
+/// More damaged files of one name than anybody has looked at.
+const MAX_ASIDE: u32 = 100;
 
 #[cfg(all(test, unix))]
 mod tests {
@@ -466,6 +533,51 @@ mod tests {
         let error = create_private(&path, b"second").expect_err("taken");
         assert!(matches!(error, FileError::Exists { .. }), "{error}");
         assert_eq!(read_private(&path).expect("private"), b"first");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_a_file_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let at = |name: &str| directory.path().join(name);
+        let others = [
+            "leases.json",
+            ".leases.json",
+            ".leases.json.12",
+            ".leases.json.12.x",
+            ".leases.json.12.3.4",
+            ".usage.json.12.3",
+            "leases.json.12.3",
+        ];
+        for name in others.into_iter().chain([".leases.json.12.3"]) {
+            fs::write(at(name), b"half").expect("written");
+        }
+        let removed = remove_leftovers(&at("leases.json")).expect("removed");
+        assert_eq!(removed, [at(".leases.json.12.3")]);
+        assert!(others.iter().all(|name| at(name).exists()));
+        assert!(!at(".leases.json.12.3").exists());
+        let nowhere = at("nowhere/leases.json");
+        assert_eq!(
+            remove_leftovers(&nowhere).expect("no directory"),
+            [""; 0].map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn damaged_files_are_put_aside_one_beside_the_other() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("leases.json");
+        for (text, name) in [
+            ("one", "leases.json.damaged"),
+            ("two", "leases.json.damaged.2"),
+        ] {
+            fs::write(&path, text).expect("written");
+            let aside = put_aside(&path).expect("moved");
+            assert_eq!(aside, directory.path().join(name));
+            assert!(!path.exists());
+        }
+        let first = directory.path().join("leases.json.damaged");
+        assert_eq!(fs::read_to_string(first).expect("there"), "one");
+        assert!(put_aside(&path).expect_err("nothing there").is_missing());
     }
 
     #[test]

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::files::FileError;
+use crate::record::Damage;
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -219,13 +220,14 @@ pub enum HostError {
         /// The file.
         path: PathBuf,
     },
-    /// The journal is not one of ours.
+    /// The journal of another run is not what anybody wrote.
     #[error("{} is damaged", path.display())]
     JournalDamaged {
         /// The file.
         path: PathBuf,
-        /// What does not parse.
-        source: serde_json::Error,
+        /// What is wrong with it.
+        #[source]
+        damage: Damage,
     },
     /// There is no code for this system.
     #[error("changing the network is not supported on this operating system")]

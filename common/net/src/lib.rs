@@ -2,7 +2,7 @@
 //!
 //! The packet path uses [`tun`], [`udp`] and [`poll`]: plain system calls on one thread, no async runtime,
 //! no lock; [`data_loop`] joins them. The control plane uses [`host`] (addresses, routes, rules, forwarding, masquerading; journalled
-//! before they are made and undone afterwards), [`files`], [`control_socket`], [`signals`], [`clock`],
+//! before they are made and undone afterwards), [`files`], [`record`], [`control_socket`], [`signals`], [`clock`],
 //! [`log`], [`priority`] and [`exit`].
 //!
 //! This crate decides nothing about packets or peers. It holds the only `unsafe` code of the workspace and the
@@ -24,6 +24,7 @@ pub mod host;
 pub mod log;
 pub mod poll;
 pub mod priority;
+pub mod record;
 pub mod signals;
 pub mod tun;
 pub mod udp;

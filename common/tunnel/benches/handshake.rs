@@ -41,7 +41,7 @@ use rustls::crypto::SupportedKxGroup;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::time_provider::DefaultTimeProvider;
 
-use house::House;
+use house::{Disk, House};
 
 criterion_group! {
     name = benches;
@@ -154,7 +154,7 @@ impl World {
             inside,
             epoch,
         };
-        let house = House::new(reception, vec![engine], 0);
+        let house = House::new(reception, vec![engine], Disk::default(), 0);
         let verifier = GatewayVerifier::new(vec![pki.anchor()], &provider).expect("a verifier");
         let credentials = pki.leaf("alice@example.com", ExtendedKeyUsagePurpose::ClientAuth);
         let tls = tls::client_config(

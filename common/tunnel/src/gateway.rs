@@ -134,7 +134,7 @@ pub enum GatewayEvent {
     },
     /// The time has come when the policy says something else.
     Regranted(Box<Difference>),
-    /// The lease table changed and should be saved.
+    /// Whose an inner address is has changed.
     LeasesChanged,
 }
 

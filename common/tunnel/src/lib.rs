@@ -44,8 +44,8 @@ pub use holder::Holder;
 pub use links::Datagram;
 pub use quinn_proto::{EcnCodepoint, Transmit};
 pub use reception::{
-    Arrival, CertificateQuestion, Reception, ReceptionConfig, Regrant, Rehearsal, Renewal,
-    SecondConnection, Stake, Standing, Ticket, ToEngine, ToReception,
+    Arrival, CertificateQuestion, LeaseTable, Reception, ReceptionConfig, Regrant, Rehearsal,
+    Renewal, SecondConnection, Stake, Standing, Ticket, ToEngine, ToReception,
 };
 pub use transport::{EngineKeys, Limits, MIN_UDP_PAYLOAD};
 

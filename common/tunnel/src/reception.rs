@@ -11,7 +11,7 @@
 //! handshakes, stateless resets and version negotiation are here as well.
 //!
 //! Contract: after any number of `handle_*` calls, call [`Reception::handle_timeout`] once and then
-//! drain `poll_transmit`, `poll_message` and `poll_event`; sleep until `poll_timeout` or input.
+//! drain `poll_transmit`, `poll_message`, `poll_event` and `poll_leases`; sleep until `poll_timeout` or input.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -44,6 +44,7 @@ mod awaited;
 mod certificates;
 mod departed;
 mod guesses;
+mod promises;
 mod renewal;
 mod seated;
 mod seats;
@@ -54,6 +55,8 @@ use awaited::{Awaited, Request};
 pub use certificates::{CertificateQuestion, Standing, Ticket};
 use departed::Departed;
 use guesses::Guesses;
+pub use promises::LeaseTable;
+use promises::Promises;
 pub use renewal::{Rehearsal, Renewal, Stake};
 use seated::Seated;
 use seats::Seats;
@@ -213,6 +216,8 @@ pub struct Reception {
     lingering: Lingering,
     /// Requests that wait until it is known what their path carries.
     awaited: Awaited,
+    /// Requests that wait until their lease is saved.
+    promises: Promises,
     departed: Departed,
     messages: VecDeque<(u8, ToEngine)>,
     events: VecDeque<GatewayEvent>,
@@ -249,6 +254,7 @@ impl Reception {
             guesses: Guesses::default(),
             lingering: Lingering::default(),
             awaited: Awaited::default(),
+            promises: Promises::default(),
             departed: Departed::default(),
             messages: VecDeque::new(),
             events: VecDeque::new(),
@@ -278,7 +284,7 @@ impl Reception {
                 if self.sessions.get(&principal).is_some_and(is_current) {
                     self.unseat(&principal);
                     self.admission.release(&principal, self.epoch.unix(now));
-                    self.events.push_back(GatewayEvent::LeasesChanged);
+                    self.leases_changed(now);
                 }
             }
         }
@@ -304,7 +310,7 @@ impl Reception {
                 self.handshakes.remove(&key);
                 self.strangers.remove(key);
                 self.unproven.remove(&key);
-                self.awaited.remove(key);
+                self.forget_request(now, key);
                 self.seats.give_up(key);
             }
         }
@@ -315,9 +321,13 @@ impl Reception {
         self.links.poll_transmit(now, buf)
     }
 
-    /// The next word to an engine, and to which. Each must hear its own in this order.
+    /// The next word to an engine, and to which. Each must hear its own in this order. There is none while one
+    /// [waits for the disk](Self::is_holding).
     pub fn poll_message(&mut self) -> Option<(u8, ToEngine)> {
-        self.messages.pop_front()
+        match self.is_holding() {
+            true => None,
+            false => self.messages.pop_front(),
+        }
     }
 
     /// The next report for the control plane.
@@ -332,6 +342,7 @@ impl Reception {
             self.links.poll_timeout(),
             self.lingering.poll_timeout(),
             self.awaited.poll_timeout(),
+            self.promises.poll_timeout(),
             self.departed.poll_timeout(),
             self.timetable.next(),
         ]
@@ -349,10 +360,10 @@ impl Reception {
         }
     }
 
-    /// The lease table, to be saved.
+    /// Who holds which address at present, whether it is saved or not.
     #[must_use]
-    pub fn leases(&self) -> Vec<LeaseEntry> {
-        self.admission.leases()
+    pub fn leases(&self, now: Instant) -> Vec<LeaseEntry> {
+        self.admission.leases().entries(self.epoch.unix(now))
     }
 
     /// Counts what there is; sessions are counted until the engine reports their end.
@@ -459,6 +470,12 @@ impl Reception {
         }
     }
 
+    /// Whatever a link has asked for needs no answer any more.
+    fn forget_request(&mut self, now: Instant, key: Key) {
+        self.awaited.remove(key);
+        self.give_up_waiting(now, key);
+    }
+
     fn handle_notice(&mut self, now: Instant, key: Key, notice: Notice<Report>) {
         match notice {
             Notice::Connected => {
@@ -466,7 +483,7 @@ impl Reception {
                 self.look_at(now, key);
             }
             Notice::Lost(error) => {
-                self.awaited.remove(key);
+                self.forget_request(now, key);
                 self.handle_lost(now, key, &error);
             }
             Notice::Report(Report::Requested {
@@ -488,7 +505,7 @@ impl Reception {
                 self.ask_enrolment(now, key, stream, ask);
             }
             Notice::Report(Report::Ended { .. }) => {
-                self.awaited.remove(key);
+                self.forget_request(now, key);
                 let kind = RefusalKind::RequestTimeout;
                 self.lingering.add(now, &self.links, key, kind);
             }

@@ -47,7 +47,7 @@ fn a_thousand_sessions_lose_nothing_by_a_hundred_reloads_and_leave_no_memory_beh
     let grown = memory.bytes_current;
     assert!(grown.abs() < MAX_GROWTH, "{grown} bytes more than before");
     assert_eq!(crowd.world.gateway().census(), census);
-    assert_eq!(crowd.world.gateway().leases().len(), SESSIONS);
+    assert_eq!(crowd.world.leases().len(), SESSIONS);
     crowd.leave();
 }
 

@@ -46,17 +46,24 @@ impl Control<'_> {
             let copied =
                 self.state
                     .copy_to(directory, &self.keys, &self.leases, &usage, &self.newest);
-            taken.state = Some(copied?);
+            let copied = copied?;
+            let joined = self.lease_store.join(copied.state()).await;
+            joined.ok_or(ReloadError::Stopping)??;
+            taken.state = Some(copied);
         }
         let interface = &wanted.inside.interface;
-        self.host.move_to(directory, interface).await?;
+        if let Err(error) = self.host.move_to(directory, interface).await {
+            self.leave(&taken).await;
+            return Err(error.into());
+        }
         Ok(taken)
     }
 
     /// Uses what was taken, and gives up what was used before.
-    pub(super) fn settle(&mut self, taken: Taken) {
+    pub(super) async fn settle(&mut self, taken: Taken) {
         if let Some(copy) = taken.state {
-            self.state = copy.keep();
+            let old = std::mem::replace(&mut self.state, copy.keep());
+            self.lease_store.leave(&old).await;
             self.certificates.move_to(&self.state);
         }
         if let Some(admin) = taken.admin {
@@ -81,8 +88,16 @@ impl Control<'_> {
         if let Err(error) = self.host.settle() {
             warn!(%error, "a second journal stays; the next reload or the end tries again");
         }
+        self.leave(&taken).await;
         // After the journal, which may be in the directory that was made for the state.
         drop(taken);
+    }
+
+    /// What was taken for the state is written to no more.
+    async fn leave(&self, taken: &Taken) {
+        if let Some(copy) = &taken.state {
+            self.lease_store.leave(copy.state()).await;
+        }
     }
 }
 

@@ -4,6 +4,10 @@
 //! restart. Only when a pool has no free address is one taken from the principal that has been away
 //! the longest. Never given out: the network and broadcast address of an IPv4 pool, the
 //! subnet-router anycast address of an IPv6 pool, and addresses reserved for others.
+//!
+//! Sticky over a restart is only what was saved before it. So changes are numbered: whoever saves the
+//! table says which [revision](Leases::revision) outlives the process now, and an address is told to
+//! nobody before its lease [does](Leases::is_saved).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -71,12 +75,18 @@ pub struct Leases {
     taken: BTreeMap<IpAddr, Principal>,
     /// Whose addresses are in use: a new connection of a principal may begin before the old one ends.
     connected: BTreeMap<Principal, u32>,
+    /// Counts how often whose an address is has changed.
+    revision: u64,
+    /// The newest revision that outlives the process.
+    saved: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     lease: Lease,
     last_used: i64,
+    /// The first revision that has this lease; 0 is that of an earlier run.
+    since: u64,
 }
 
 impl Leases {
@@ -89,30 +99,40 @@ impl Leases {
             holders: BTreeMap::new(),
             taken: BTreeMap::new(),
             connected: BTreeMap::new(),
+            revision: 0,
+            saved: 0,
         }
     }
 
     /// Goes over to other pools and reservations. A lease that still fits stays, another ends, whether its
     /// holder is connected or not.
     pub fn change(&mut self, pools: Pools, reserved: impl IntoIterator<Item = IpAddr>) {
-        let held = self.entries();
         self.pools = pools;
         self.reserved = reserved.into_iter().collect();
-        self.holders.clear();
         self.taken.clear();
-        self.restore(held);
+        let mut ended = false;
+        for (principal, holder) in std::mem::take(&mut self.holders) {
+            let lease = self.fitting(holder.lease);
+            ended |= lease != holder.lease;
+            self.keep(principal, Holder { lease, ..holder });
+        }
+        self.revision += u64::from(ended);
     }
 
-    /// Takes over saved leases, as far as they still fit the pools and nobody holds the address.
+    /// Takes over leases that an earlier run saved, as far as they still fit the pools and nobody holds the
+    /// address.
     pub fn restore(&mut self, entries: impl IntoIterator<Item = LeaseEntry>) {
         for entry in entries {
-            let lease = Lease {
-                v4: entry.v4.filter(|&v4| self.may_lease_v4(v4)),
-                v6: entry.v6.filter(|&v6| self.may_lease_v6(v6)),
-            };
-            if lease != Lease::default() && !self.holders.contains_key(&entry.principal) {
-                self.hold(entry.principal, lease, entry.last_used);
+            if self.holders.contains_key(&entry.principal) {
+                continue;
             }
+            let (v4, v6) = (entry.v4, entry.v6);
+            let holder = Holder {
+                lease: self.fitting(Lease { v4, v6 }),
+                last_used: entry.last_used,
+                since: 0,
+            };
+            self.keep(entry.principal, holder);
         }
     }
 
@@ -166,25 +186,76 @@ impl Leases {
         }
     }
 
-    /// Everything that is held, to be saved.
+    /// Everything that is held, to be saved, at `now`. Who is connected uses its lease now: after a crash
+    /// nobody who was away before takes its place.
     #[must_use]
-    pub fn entries(&self) -> Vec<LeaseEntry> {
+    pub fn entries(&self, now: i64) -> Vec<LeaseEntry> {
         self.holders
             .iter()
             .map(|(principal, holder)| LeaseEntry {
                 principal: principal.clone(),
                 v4: holder.lease.v4,
                 v6: holder.lease.v6,
-                last_used: holder.last_used,
+                last_used: match self.connected.contains_key(principal) {
+                    true => holder.last_used.max(now),
+                    false => holder.last_used,
+                },
             })
             .collect()
     }
 
+    /// The number of what [`Self::entries`] gives; raised whenever an address is somebody else's, or nobody's.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What was held at `revision` outlives the process from now on.
+    pub fn saved(&mut self, revision: u64) {
+        self.saved = self.saved.max(revision);
+    }
+
+    /// Whether the lease of `principal` outlives the process, so that its addresses can be told. True of who
+    /// has none.
+    #[must_use]
+    pub fn is_saved(&self, principal: &Principal) -> bool {
+        let holder = self.holders.get(principal);
+        holder.is_none_or(|holder| holder.since <= self.saved)
+    }
+
     fn hold(&mut self, principal: Principal, lease: Lease, last_used: i64) {
-        for address in addresses(lease) {
+        let held = self.holders.get(&principal);
+        let since = match held.filter(|holder| holder.lease == lease) {
+            Some(holder) => holder.since,
+            None => {
+                self.revision += 1;
+                self.revision
+            }
+        };
+        let holder = Holder {
+            lease,
+            last_used,
+            since,
+        };
+        self.keep(principal, holder);
+    }
+
+    /// Enters somebody who holds anything at all.
+    fn keep(&mut self, principal: Principal, holder: Holder) {
+        for address in addresses(holder.lease) {
             self.taken.insert(address, principal.clone());
         }
-        self.holders.insert(principal, Holder { lease, last_used });
+        if holder.lease != Lease::default() {
+            self.holders.insert(principal, holder);
+        }
+    }
+
+    /// What of a lease may be held.
+    fn fitting(&self, lease: Lease) -> Lease {
+        Lease {
+            v4: lease.v4.filter(|&v4| self.may_lease_v4(v4)),
+            v6: lease.v6.filter(|&v6| self.may_lease_v6(v6)),
+        }
     }
 
     /// A free address, where a principal always starts to look at the same place: if the lease
@@ -235,6 +306,7 @@ impl Leases {
         let Some(holder) = self.holders.remove(principal) else {
             return Lease::default();
         };
+        self.revision += 1;
         for address in addresses(holder.lease) {
             self.taken.remove(&address);
         }
@@ -320,7 +392,7 @@ mod tests {
             first
         );
         let mut restarted = Leases::new(pools("10.0.0.0/24"), []);
-        restarted.restore(leases.entries());
+        restarted.restore(leases.entries(4));
         assert_eq!(
             come(&mut restarted, &who("alice@example.com"), 5).unwrap(),
             first
@@ -358,7 +430,7 @@ mod tests {
         assert_eq!(come(&mut leases, &who("c@e.com"), 30).unwrap().v4, a.v4);
         assert!(
             leases
-                .entries()
+                .entries(30)
                 .iter()
                 .all(|entry| entry.principal != who("a@e.com"))
         );
@@ -392,7 +464,7 @@ mod tests {
             entry("c@e.com", "192.168.0.1"),
             entry("d@e.com", "10.0.0.255"),
         ]);
-        assert_eq!(leases.entries().len(), 1);
+        assert_eq!(leases.entries(2).len(), 1);
     }
 
     #[test]
@@ -407,7 +479,7 @@ mod tests {
         assert_eq!(again.v6, a.v6);
         assert_eq!(leases.lease(&who("b@e.com"), true, true, 2).unwrap(), b);
         leases.change(Pools::default(), []);
-        assert!(leases.entries().is_empty());
+        assert!(leases.entries(3).is_empty());
     }
 
     #[test]
@@ -419,5 +491,71 @@ mod tests {
         assert!(come(&mut leases, &who("b@e.com"), 3).is_err());
         leases.release(&who("a@e.com"), 4);
         assert!(come(&mut leases, &who("b@e.com"), 5).is_ok());
+    }
+
+    #[test]
+    fn a_lease_is_saved_with_the_first_table_that_has_it_and_no_earlier_one() {
+        let [a, b] = ["a@e.com", "b@e.com"].map(who);
+        let mut leases = Leases::new(pools("10.0.0.0/24"), []);
+        come(&mut leases, &a, 1).unwrap();
+        let first = leases.revision();
+        come(&mut leases, &b, 1).unwrap();
+        assert!(!leases.is_saved(&a) && !leases.is_saved(&b));
+        leases.saved(first);
+        assert!(leases.is_saved(&a) && !leases.is_saved(&b));
+        // Who comes again gets nothing new.
+        let second = leases.revision();
+        come(&mut leases, &a, 2).unwrap();
+        assert_eq!(leases.revision(), second);
+        leases.saved(second);
+        leases.saved(first);
+        assert!(leases.is_saved(&b));
+    }
+
+    #[test]
+    fn an_address_that_was_taken_from_another_is_not_saved_as_its_new_holders() {
+        let mut leases = Leases::new(pools("10.0.0.0/30"), []);
+        for name in ["a@e.com", "b@e.com"] {
+            come(&mut leases, &who(name), 1).unwrap();
+            leases.release(&who(name), 2);
+        }
+        leases.saved(leases.revision());
+        come(&mut leases, &who("c@e.com"), 3).unwrap();
+        assert!(!leases.is_saved(&who("c@e.com")));
+        assert!(leases.is_saved(&who("b@e.com")), "its lease is as it was");
+    }
+
+    #[test]
+    fn leases_of_an_earlier_run_are_saved_and_stay_so_where_the_pools_change_around_them() {
+        let [a, b] = ["a@e.com", "b@e.com"].map(who);
+        let mut before = Leases::new(pools("10.0.0.0/24"), []);
+        come(&mut before, &a, 1).unwrap();
+        let mut leases = Leases::new(pools("10.0.0.0/24"), []);
+        leases.restore(before.entries(2));
+        come(&mut leases, &a, 3).unwrap();
+        come(&mut leases, &b, 3).unwrap();
+        assert!(leases.is_saved(&a));
+        let revision = leases.revision();
+        leases.change(pools("10.0.0.0/16"), []);
+        assert_eq!(leases.revision(), revision, "nothing ended");
+        assert!(leases.is_saved(&a) && !leases.is_saved(&b));
+        leases.change(pools("10.7.0.0/16"), []);
+        assert!(leases.revision() > revision, "everybody's IPv4 ended");
+        leases.lease(&a, true, true, 4).unwrap();
+        assert!(!leases.is_saved(&a), "its IPv4 is another");
+    }
+
+    #[test]
+    fn who_was_connected_at_a_crash_is_not_the_one_away_the_longest() {
+        let [a, b] = ["a@e.com", "b@e.com"].map(who);
+        let mut before = Leases::new(pools("10.0.0.0/30"), []);
+        let of_a = come(&mut before, &a, 1).unwrap();
+        come(&mut before, &b, 2).unwrap();
+        before.release(&b, 500);
+        let mut leases = Leases::new(pools("10.0.0.0/30"), []);
+        leases.restore(before.entries(1000));
+        let of_c = come(&mut leases, &who("c@e.com"), 1001).unwrap();
+        assert_ne!(of_c.v4, of_a.v4);
+        assert_eq!(come(&mut leases, &a, 1002).unwrap(), of_a);
     }
 }

@@ -40,6 +40,7 @@ impl Host {
     /// The device need not exist yet. The journal is kept in `state_directory`, which is made if missing.
     pub async fn open(state_directory: &Path, interface: &str) -> Result<Self, HostError> {
         files::create_state_directory(state_directory)?;
+        Journal::new(state_directory, interface).mend()?;
         let mut host = Self::load(state_directory, interface)?;
         if !host.made.is_empty() {
             let changes = host.made.len();

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use adit_net::host::{Host, HostError, Network};
+use adit_net::record::{self, Record};
 use adit_net::tun::Tun;
 use libtest_mimic::Trial;
+use serde_json::Value;
 
 use crate::host::{full_tunnel, gateway};
 use crate::namespace::{block_on, dump, set_sysctl, sysctl, trial};
@@ -22,8 +24,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_journal_of_another_boot_is_not_acted_on,
         ),
         trial(
-            "a_damaged_journal_is_reported",
-            a_damaged_journal_is_reported,
+            "a_damaged_journal_is_put_aside_and_not_acted_on",
+            a_damaged_journal_is_put_aside_and_not_acted_on,
         ),
     ]
 }
@@ -69,11 +71,12 @@ fn a_journal_of_another_boot_is_not_acted_on() {
     block_on(async {
         let mut host = Host::open(state.path(), "adit0").await.expect("a host");
         host.apply(&everything()).await.expect("applied");
-        let saved = std::fs::read_to_string(&journal).expect("a journal");
+        let Record::Whole(mut saved) = record::read::<Value>(&journal).expect("readable") else {
+            panic!("no journal");
+        };
         host.undo().await.expect("undone");
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("an id");
-        let other = saved.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
-        adit_net::files::write_private(&journal, other.as_bytes()).expect("written");
+        saved["boot"] = "00000000-0000-0000-0000-000000000000".into();
+        record::write(&journal, &saved).expect("written");
     });
     set_sysctl("net/ipv4/ip_forward", "1");
     block_on(Host::open(state.path(), "adit0")).expect("a host");
@@ -81,13 +84,38 @@ fn a_journal_of_another_boot_is_not_acted_on() {
     assert!(!journal.exists());
 }
 
-fn a_damaged_journal_is_reported() {
+fn a_damaged_journal_is_put_aside_and_not_acted_on() {
     let state = tempfile::tempdir().expect("a directory");
+    let _tun = Tun::open("adit0", 1400).expect("a device");
     let journal = state.path().join("adit0.journal");
-    adit_net::files::write_private(&journal, b"{ \"version\": ").expect("written");
-    let error = block_on(Host::open(state.path(), "adit0")).expect_err("damaged");
+    set_sysctl("net/ipv4/ip_forward", "0");
+    let turned = block_on(async {
+        let mut host = Host::open(state.path(), "adit0").await.expect("a host");
+        host.apply(&everything()).await.expect("applied");
+        let saved = std::fs::read_to_string(&journal).expect("a journal");
+        host.undo().await.expect("undone");
+        // One bit on the disk: another value to restore than there was.
+        let turned = saved.replace("\"was\":\"0\"", "\"was\":\"1\"");
+        assert_ne!(turned, saved);
+        turned
+    });
+    adit_net::files::write_private(&journal, turned.as_bytes()).expect("written");
+    adit_net::files::write_private(&state.path().join(".adit0.journal.7.0"), b"half")
+        .expect("written");
+    let before = dump();
+    let mut host = block_on(Host::open(state.path(), "adit0")).expect("a host");
+    assert_eq!(dump(), before);
+    assert_eq!(sysctl("net/ipv4/ip_forward"), "0");
+    let names = adit_net::files::list(state.path()).expect("readable");
+    let aside = state.path().join("adit0.journal.damaged");
+    assert_eq!(names, std::slice::from_ref(&aside));
+    let kept = std::fs::read_to_string(aside).expect("readable");
+    assert_eq!(kept, turned);
+    // Of somebody else it is left alone, and said.
+    adit_net::files::write_private(&state.path().join("adit1.journal"), b"{").expect("written");
+    let error = block_on(host.move_to(state.path(), "adit1")).expect_err("damaged");
     assert!(matches!(error, HostError::JournalDamaged { .. }), "{error}");
-    assert!(error.hint().expect("a hint").contains("adit0.journal"));
+    assert!(error.hint().expect("a hint").contains("adit1.journal"));
 }
 
 /// Both sides' changes at once.

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use adit_net::files;
 use adit_net::host::{Host, HostError};
+use adit_net::record::{self, Record};
 use adit_net::tun::Tun;
 use libtest_mimic::Trial;
+use serde_json::Value;
 
 use crate::host::gateway;
 use crate::namespace::{block_on, dump, run, set_sysctl, sysctl, trial};
@@ -155,17 +157,22 @@ fn a_place_of_somebody_else_is_not_taken() {
         let error = host.move_to(new.path(), "adit1").await.expect_err("taken");
         assert!(matches!(error, HostError::InterfaceTaken { .. }), "{error}");
         let journal = old.path().join("adit0.journal");
-        let saved = String::from_utf8(files::read(&journal).expect("read")).expect("text");
-        let others = saved.replace("adit_adit0", "adit_other");
+        let saved = files::read(&journal).expect("a journal");
+        let contents = record::read::<Value>(&journal).expect("readable");
+        let Record::Whole(contents) = contents else {
+            panic!("{contents:?}");
+        };
+        let others = contents.to_string().replace("adit_adit0", "adit_other");
         let there = new.path().join("adit2.journal");
-        files::write_private(&there, others.as_bytes()).expect("written");
+        let others: Value = serde_json::from_str(&others).expect("JSON");
+        record::write(&there, &others).expect("written");
         let error = host.move_to(new.path(), "adit2").await.expect_err("taken");
         assert!(matches!(error, HostError::JournalTaken { .. }), "{error}");
         // A file is no directory.
         let error = host.move_to(&there, "adit0").await.expect_err("no place");
         assert!(matches!(error, HostError::Journal { .. }), "{error}");
         assert_eq!(dump(), before);
-        assert_eq!(files::read(&journal).expect("read"), saved.as_bytes());
+        assert_eq!(files::read(&journal).expect("read"), saved);
         assert_eq!(journals(new.path()), ["adit2.journal"]);
     });
 }

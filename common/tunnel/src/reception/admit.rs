@@ -74,10 +74,14 @@ impl Reception {
             let refusal = Refusal::new(RefusalKind::AlreadyConnected, principal.to_string());
             return self.refuse(now, key, Some(holder), refusal);
         }
-        let mut grant = match self.admission.admit(&identity, self.epoch.unix(now)) {
+        let mut grant = match self.admission.judge(&identity, self.epoch.unix(now)) {
             Ok(grant) => grant,
             Err(refusal) => return self.refuse(now, key, Some(holder), refusal),
         };
+        if !self.admission.leases().is_saved(&principal) {
+            return self.promise(now, key, holder, request, path);
+        }
+        self.admission.connect(&principal);
         narrow(&mut grant, &request.scope);
         let ends = self.authorities.ends(&chain, unix, identity.not_after);
         let Some(mut link) = self.links.take(key) else {
@@ -124,7 +128,7 @@ impl Reception {
             predecessor: predecessor.map(|(id, _)| id),
         }));
         self.messages.push_back((engine, arrival));
-        self.events.push_back(GatewayEvent::LeasesChanged);
+        self.leases_changed(now);
     }
 
     /// The session that goes on over this link, and its engine: that of its principal, if the client proves that it
@@ -156,7 +160,13 @@ impl Reception {
     }
 
     /// Says no over HTTP, so that the client can read why, and closes the link a little later.
-    fn refuse(&mut self, now: Instant, key: Key, holder: Option<Holder>, refusal: Refusal) {
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        key: Key,
+        holder: Option<Holder>,
+        refusal: Refusal,
+    ) {
         if let Some(link) = self.links.touch(key) {
             if let Some(machine) = &mut link.machine {
                 machine.refuse(&refusal);

@@ -82,7 +82,7 @@ impl Reception {
         self.authorities = renewal.authorities;
         let everybody: Vec<Principal> = self.sessions.keys().cloned().collect();
         let difference = self.judge_again(now, &everybody, doubted.as_deref());
-        self.events.push_back(GatewayEvent::LeasesChanged);
+        self.leases_changed(now);
         difference
     }
 
@@ -120,7 +120,7 @@ impl Reception {
         if !difference.is_empty() {
             let event = GatewayEvent::Regranted(Box::new(difference));
             self.events.push_back(event);
-            self.events.push_back(GatewayEvent::LeasesChanged);
+            self.leases_changed(now);
         }
     }
 
@@ -157,6 +157,7 @@ impl Reception {
         for (seated, engine, prefixes) in renounced {
             self.renounce(seated, engine, &prefixes);
         }
+        self.hold_back(principals.iter());
         comparison.finish()
     }
 

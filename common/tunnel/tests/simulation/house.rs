@@ -2,10 +2,10 @@
 //!
 //! The kernel's part is played by chance: a datagram arrives at any engine's socket, a packet from
 //! inside at any queue. Messages wait in inboxes, as on the way between threads: each inbox keeps its
-//! order, and whose turn is next is chance.
+//! order, and whose turn is next is chance. The disk takes its time, and may fail.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit_core::admission::diff::{Difference, FlowLoss};
 use adit_core::close::Refusal;
@@ -14,8 +14,8 @@ use adit_core::session::certificate::Issued;
 use adit_core::status::RulesTraffic;
 use adit_core::table::leases::LeaseEntry;
 use adit_tunnel::{
-    Census, Datagram, Findings, Gateway, GatewayConfig, GatewayEvent, Inquiry, Offload, Reception,
-    ReceptionConfig, Renewal, Ticket, ToEngine, ToNeighbour, ToReception, Transmit,
+    Census, Datagram, Findings, Gateway, GatewayConfig, GatewayEvent, Inquiry, LeaseTable, Offload,
+    Reception, ReceptionConfig, Renewal, Ticket, ToEngine, ToNeighbour, ToReception, Transmit,
 };
 use bytes::{Bytes, BytesMut};
 use rand::rngs::StdRng;
@@ -28,6 +28,23 @@ pub struct House {
     chance: StdRng,
     /// Where everything from the kernel arrives, unless it is left to chance.
     pub arrival: Option<usize>,
+    pub disk: Disk,
+}
+
+/// Where leases are written down.
+#[derive(Clone, Default)]
+pub struct Disk {
+    /// What is there whatever happens to the gateway.
+    pub saved: Vec<LeaseEntry>,
+    /// How long it takes to write.
+    pub delay: Duration,
+    /// Whether it refuses to be written to.
+    pub fails: bool,
+    /// How many tables were written.
+    #[allow(dead_code)]
+    pub writes: usize,
+    /// What is being written, and until when.
+    writing: Option<(Instant, LeaseTable)>,
 }
 
 /// An engine and what waits for it.
@@ -42,7 +59,15 @@ enum Word {
 }
 
 impl House {
-    pub fn new(reception: ReceptionConfig, engines: Vec<GatewayConfig>, seed: u64) -> Self {
+    /// A gateway that finds the leases that are on the disk.
+    pub fn new(
+        mut reception: ReceptionConfig,
+        engines: Vec<GatewayConfig>,
+        mut disk: Disk,
+        seed: u64,
+    ) -> Self {
+        disk.writing = None;
+        reception.admission.restore(disk.saved.clone());
         let room = |config| Room {
             engine: Gateway::new(config),
             inbox: VecDeque::new(),
@@ -53,6 +78,7 @@ impl House {
             for_reception: VecDeque::new(),
             chance: StdRng::seed_from_u64(seed),
             arrival: None,
+            disk,
         }
     }
 
@@ -106,8 +132,9 @@ impl House {
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let engines = self.engines.iter().map(|room| room.engine.poll_timeout());
+        let written = self.disk.writing.as_ref().map(|(due, _)| *due);
         engines
-            .chain([self.reception.poll_timeout()])
+            .chain([self.reception.poll_timeout(), written])
             .flatten()
             .min()
     }
@@ -165,8 +192,10 @@ impl House {
         self.reception.answer(ticket, outcome);
     }
 
-    pub fn leases(&self) -> Vec<LeaseEntry> {
-        self.reception.leases()
+    /// What the gateway knows, saved or not.
+    #[allow(dead_code)]
+    pub fn leases(&self, now: Instant) -> Vec<LeaseEntry> {
+        self.reception.leases(now)
     }
 
     pub fn counters(&self) -> Counters {
@@ -252,6 +281,7 @@ impl House {
 
     fn talk(&mut self, now: Instant) {
         loop {
+            self.write(now);
             self.collect();
             let waiting: Vec<usize> = (0..self.engines.len())
                 .filter(|&at| !self.engines[at].inbox.is_empty())
@@ -275,6 +305,27 @@ impl House {
                     self.reception.handle_message(now, message);
                 }
             }
+        }
+    }
+
+    /// The disk's part: one table after the other.
+    fn write(&mut self, now: Instant) {
+        loop {
+            if self.disk.writing.is_none() {
+                let table = self.reception.poll_leases(now);
+                self.disk.writing = table.map(|table| (now + self.disk.delay, table));
+            }
+            let is_done = |&mut (due, _): &mut (Instant, LeaseTable)| due <= now;
+            let Some((_, table)) = self.disk.writing.take_if(is_done) else {
+                return;
+            };
+            if self.disk.fails {
+                self.reception.leases_not_saved(now);
+                continue;
+            }
+            self.disk.saved = table.entries;
+            self.disk.writes += 1;
+            self.reception.leases_saved(now, table.revision);
         }
     }
 

@@ -111,7 +111,7 @@ fn live(seed: u64, engines: u8) {
     let census = world.gateway().census();
     assert!(census.is_empty(), "seed {seed}: {census:?}");
     assert_eq!(world.gateway().poll_timeout(), None, "seed {seed}");
-    let leases = world.gateway().leases();
+    let leases = world.leases();
     assert!(leases.len() <= clients.len(), "seed {seed}: {leases:?}");
 }
 

@@ -24,6 +24,7 @@ mod handover;
 mod hostile;
 mod house;
 mod inquiry;
+mod leases;
 mod link;
 mod lives;
 mod mtu;

@@ -200,7 +200,7 @@ fn a_hundred_reloads_leave_everything_as_it_was(engines: u8) {
     let mut world = World::new(POLICY, engines);
     let clients = world.connect_in_both([ALICE, BOB, CAROL]);
     let own = clients.map(|client| world.clients[client].v4().unwrap());
-    let (census, leases) = (world.gateway().census(), world.gateway().leases());
+    let (census, leases) = (world.gateway().census(), world.leases());
     let before = leases
         .iter()
         .map(|lease| (lease.principal.clone(), lease.v4, lease.v6));
@@ -225,7 +225,7 @@ fn a_hundred_reloads_leave_everything_as_it_was(engines: u8) {
         assert!(!was_interrupted(&world, client));
     }
     assert_eq!(world.gateway().census(), census);
-    let after = world.gateway().leases();
+    let after = world.leases();
     let after = after
         .iter()
         .map(|lease| (lease.principal.clone(), lease.v4, lease.v6));

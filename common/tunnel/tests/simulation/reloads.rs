@@ -234,7 +234,7 @@ impl Life {
             "seed {}",
             self.seed
         );
-        assert!(self.world.gateway().leases().len() <= 3);
+        assert!(self.world.leases().len() <= 3);
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::change::Change;
 use crate::files;
 use crate::host::HostError;
+use crate::record::{self, Record};
 
 /// A change that was made or is about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,22 +134,41 @@ impl Journal {
                 also: places[1 - number].cloned(),
                 entries: entries.clone(),
             };
-            let json = serde_json::to_vec_pretty(&contents);
-            let json = json.map_err(|source| self.damaged(source))?;
-            files::write_private(path, &json)?;
+            record::write(path, &contents)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what a program that was killed, or a disk, left here half-written out of the way, and tells of it. What
+    /// cannot be read cannot be undone.
+    pub(super) fn mend(&self) -> Result<(), HostError> {
+        for left in files::remove_leftovers(&self.path)? {
+            let path = left.display();
+            tracing::warn!(%path, "removed what a program that was killed had begun to write");
+        }
+        if let Record::Damaged(damage) = record::read_private::<Contents>(&self.path)? {
+            let aside = files::put_aside(&self.path)?;
+            tracing::error!(
+                path = %self.path.display(),
+                %damage,
+                aside = %aside.display(),
+                "the journal of changes is damaged and was put aside: what an earlier run changed on this host may \
+                 still be there; look for it with `ip rule` and `nft list tables`"
+            );
         }
         Ok(())
     }
 
     /// Reads what an earlier run left behind in this boot and this namespace.
     pub(super) fn read(&mut self) -> Result<Vec<Entry>, HostError> {
-        let bytes = match files::read_private(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_missing() => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
+        let contents: Contents = match record::read_private(&self.path)? {
+            Record::None => return Ok(Vec::new()),
+            Record::Whole(contents) => contents,
+            Record::Damaged(damage) => {
+                let path = self.path.clone();
+                return Err(HostError::JournalDamaged { path, damage });
+            }
         };
-        let contents: Contents =
-            serde_json::from_slice(&bytes).map_err(|source| self.damaged(source))?;
         if contents.boot != boot() || contents.namespace != namespace() {
             return Ok(Vec::new());
         }
@@ -159,13 +179,6 @@ impl Journal {
     pub(super) fn taken(&self) -> HostError {
         HostError::JournalTaken {
             path: self.path.clone(),
-        }
-    }
-
-    fn damaged(&self, source: serde_json::Error) -> HostError {
-        HostError::JournalDamaged {
-            path: self.path.clone(),
-            source,
         }
     }
 }
