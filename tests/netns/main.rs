@@ -9,6 +9,7 @@ mod bed;
 mod certificates;
 mod companies;
 mod corporate;
+mod crashes;
 mod engines;
 mod enrolment;
 mod errors;
@@ -213,6 +214,14 @@ const TESTS: &[(&str, Test)] = &[
     (
         "a_dead_first_gateway_address_is_passed_over",
         path::a_dead_first_address_is_passed_over,
+    ),
+    (
+        "killed_at_each_write_of_its_state_the_gateway_keeps_what_it_promised",
+        crashes::nobody_loses_an_address,
+    ),
+    (
+        "killed_at_each_write_of_its_first_start_the_gateway_starts_again",
+        crashes::a_first_start_is_whole_or_begun_anew,
     ),
     (
         "a_killed_gateway_is_found_again_with_the_same_address",

@@ -11,10 +11,11 @@
 //! What a swarm cannot show is how a client's host fares: packets out of the tunnel are thrown away, and
 //! none are sent but the keep-alives that the real client sends as well.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -35,9 +36,13 @@ pub struct Swarm {
     stop: Arc<AtomicBool>,
     /// One word per client that is up.
     arrivals: Receiver<Arrival>,
+    told: Told,
     thread: JoinHandle<Result<Outcome>>,
     size: usize,
 }
+
+/// What addresses each client was ever told to have.
+type Told = Arc<Mutex<Vec<BTreeSet<IpAddr>>>>;
 
 /// A client's tunnel is up: it has addresses and routes.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +73,8 @@ impl Swarm {
         at_once: usize,
     ) -> Result<Self> {
         let members = roster.members(size)?;
-        let mut crowd = Crowd::new(namespace, members, gateway, at_once)?;
+        let told = Told::default();
+        let mut crowd = Crowd::new(namespace, members, gateway, at_once, Arc::clone(&told))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, arrivals) = channel();
         let flag = Arc::clone(&stop);
@@ -82,6 +88,7 @@ impl Swarm {
         Ok(Self {
             stop,
             arrivals,
+            told,
             thread,
             size,
         })
@@ -106,6 +113,14 @@ impl Swarm {
         let all = begin.elapsed();
         each.sort();
         Ok(Arrived { each, all })
+    }
+
+    /// The addresses that each client was ever told to have, in the order of the roster.
+    pub fn told(&self) -> Vec<BTreeSet<IpAddr>> {
+        self.told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Ends every session, and tells how often one was lost or an attempt failed meanwhile.

@@ -22,24 +22,41 @@ pub struct Gateway {
 
 impl Gateway {
     pub(super) fn start(setup: &Setup, namespace: &Namespace) -> Result<Self> {
+        let mut gateway = Self::start_under(setup, namespace, &[])?;
+        gateway.ready()?;
+        Ok(gateway)
+    }
+
+    /// Starts it by another program, which must become it, and does not wait.
+    pub(super) fn start_under(
+        setup: &Setup,
+        namespace: &Namespace,
+        above: &[String],
+    ) -> Result<Self> {
         let (server, config) = (setup.programs().server.clone(), setup.server_toml());
-        let mut run = Command::new(&server);
+        let mut run = match above {
+            [] => Command::new(&server),
+            [program, arguments @ ..] => {
+                let mut run = Command::new(program);
+                run.args(arguments).arg(&server);
+                run
+            }
+        };
         run.args(["run", "--config"])
             .arg(&config)
             .args(["--engines", &setup.engines().to_string()])
             .env("RUST_LOG", log_level());
         let process = namespace.spawn(run)?;
-        let mut gateway = Self {
+        Ok(Self {
             process,
             server,
             config,
             namespace: namespace.clone(),
-        };
-        gateway.ready()?;
-        Ok(gateway)
+        })
     }
 
-    fn ready(&mut self) -> Result<()> {
+    /// Waits until `status` answers.
+    pub fn ready(&mut self) -> Result<()> {
         until(START, || {
             self.process.still_runs()?;
             Ok(self.status().ok())
@@ -125,6 +142,11 @@ impl Gateway {
     /// The process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Waits for it to end by itself.
+    pub fn end(self) -> Result<Outcome> {
+        self.process.wait(STOP)
     }
 
     /// Asks it to stop and waits for its end.

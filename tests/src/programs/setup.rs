@@ -202,6 +202,11 @@ impl Setup {
         Gateway::start(self, namespace)
     }
 
+    /// Starts the gateway by another program, which becomes it, as `strace -D` does; nothing is waited for.
+    pub fn start_gateway_under(&self, namespace: &Namespace, above: &[String]) -> Result<Gateway> {
+        Gateway::start_under(self, namespace, above)
+    }
+
     /// A client with directories of its own, not started yet.
     pub fn client(&self, namespace: &Namespace, profile: &Path) -> Result<Client> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_core::close::RefusalKind;
@@ -13,11 +13,12 @@ use adit_tunnel::tls::QuicClient;
 use adit_tunnel::{Client, ClientConfig, ClientEvent, Datagram, EngineKeys, Limits};
 use anyhow::{Context, Result, bail};
 use bytes::BytesMut;
+use ipnet::IpNet;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Arrival;
+use super::{Arrival, Told};
 use crate::lab::Namespace;
 use crate::programs::SERVER_NAME;
 
@@ -35,6 +36,7 @@ pub(super) struct Crowd {
     members: Vec<Member>,
     gateway: SocketAddr,
     at_once: usize,
+    told: Told,
     epoll: OwnedFd,
     /// When each member needs a look.
     timers: BTreeSet<(Instant, usize)>,
@@ -60,6 +62,7 @@ impl Crowd {
         members: &[Arc<QuicClient>],
         gateway: SocketAddr,
         at_once: usize,
+        told: Told,
     ) -> Result<Self> {
         // A descriptor each; what a shell allows by default is less than a thousand clients need.
         let limit = getrlimit(Resource::Nofile);
@@ -73,10 +76,13 @@ impl Crowd {
             .with_context(|| format!("no sockets for {} clients", members.len()))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let now = Instant::now();
+        let nothing = vec![BTreeSet::new(); members.len()];
+        *told.lock().unwrap_or_else(PoisonError::into_inner) = nothing;
         let mut crowd = Self {
             members: Vec::with_capacity(members.len()),
             gateway,
             at_once,
+            told,
             epoll,
             timers: BTreeSet::new(),
             called: 0,
@@ -176,6 +182,10 @@ impl Crowd {
         let member = &mut self.members[number];
         member.engine.handle_timeout(now);
         while let Some(event) = member.engine.poll_event() {
+            if let ClientEvent::Assigned(assignment) = &event {
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                told[number].extend(assignment.addresses.iter().map(IpNet::addr));
+            }
             match event {
                 ClientEvent::NeedAddresses => {
                     member.dialled.get_or_insert(now);
