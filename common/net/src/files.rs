@@ -126,25 +126,6 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     sync_directory(to)
 }
 
-/// Removes what is left of attempts to write a file that were interrupted.
-pub fn remove_leftovers(path: &Path) -> Result<(), FileError> {
-    let (name, parent) = (path.file_name().unwrap_or_default(), parent(path));
-    let prefix = format!(".{}.", name.to_string_lossy());
-    for file in list(parent)? {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let number = name.strip_prefix(&prefix);
-        let is_leftover = number.is_some_and(|rest| {
-            let mut parts = rest.split('.');
-            let is_number = |part: &str| part.parse::<u32>().is_ok();
-            parts.clone().count() == 2 && parts.all(is_number)
-        });
-        if is_leftover {
-            remove(&file)?;
-        }
-    }
-    Ok(())
-}
-
 /// Writes a private file that must not exist yet: a key is never overwritten.
 pub fn create_private(path: &Path, contents: &[u8]) -> Result<(), FileError> {
     let temporary = write_temporary(path, contents, 0o600)?;
@@ -203,10 +184,7 @@ pub fn put_aside(path: &Path) -> Result<PathBuf, FileError> {
 /// Removes what processes that were killed while they replaced `path` left beside it, and gives the names. For the
 /// one process that writes to `path`.
 pub fn remove_leftovers(path: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = parent(path);
     if !directory.exists() {
         return Ok(Vec::new());
     }

@@ -140,7 +140,7 @@ mod tests {
     fn row(der: &[u8], is_revoked: bool) -> Row {
         Row {
             authority: Some("adit".to_owned()),
-            revoked: is_revoked.then(|| Revoked {
+            revoked: is_revoked.then_some(Revoked {
                 at: Some(1),
                 reason: None,
                 by: None,
@@ -160,11 +160,12 @@ mod tests {
             client.clone(),
             online.clone(),
         ];
-        assert_eq!(above(&client, &shown), [online.clone(), root.clone()]);
+        assert_eq!(above(&client, &shown), [online, root.clone()]);
         assert_eq!(above(&root, &shown), Vec::<Vec<u8>>::new());
         assert_eq!(above(b"junk", &shown), Vec::<Vec<u8>>::new());
         // Of the same name: the signature is looked at when it matters.
-        assert_eq!(above(&client, &[stranger.clone()]), [stranger]);
+        let only = std::slice::from_ref(&stranger);
+        assert_eq!(above(&client, only), only);
     }
 
     #[test]
