@@ -126,14 +126,21 @@ fn a_request_for_more_is_refused_and_leaves_the_code_as_it_was() {
     let refused = authority.redeem(code.secret(), &bob, None, NOW);
     let asks = RequestError::AsksForMore("the common name `bob@example.com`".to_owned());
     assert!(matches!(refused, Err(RedeemError::Request(error)) if error == asks));
-    let refused = authority.redeem(code.secret(), &request(), Some("a\nb"), NOW);
-    assert!(matches!(
-        refused,
-        Err(RedeemError::Authority(AuthorityError::Name(_)))
-    ));
     authority
         .redeem(code.secret(), &request(), None, NOW)
         .unwrap();
+}
+
+#[test]
+fn a_device_may_call_itself_anything_and_what_fits_is_kept() {
+    let authority = ephemeral();
+    let said = format!("a\nb{}", "c".repeat(100));
+    let code = invited(&authority);
+    authority
+        .redeem(code.secret(), &request(), Some(&said), NOW)
+        .unwrap();
+    let kept = authority.entries().unwrap()[0].device.clone();
+    assert_eq!(kept, Some(format!("ab{}", "c".repeat(62))));
 }
 
 #[test]
