@@ -254,12 +254,12 @@ impl crypto::Session for TlsSession {
                 Some(alert) => TransportError {
                     code: TransportErrorCode::crypto(alert.into()),
                     frame: None,
-                    reason: error.to_string(),
+                    reason: shortened(error.to_string()),
                 },
                 None => TransportError {
                     code: TransportErrorCode::PROTOCOL_VIOLATION,
                     frame: None,
-                    reason: format!("TLS error: {error}"),
+                    reason: shortened(format!("TLS error: {error}")),
                 },
             });
         }
@@ -389,3 +389,13 @@ fn encoded(params: &TransportParameters) -> Vec<u8> {
 
 /// RFC 9000 §15.
 const QUIC_V1: u32 = 1;
+
+/// The reason for a close as it goes into its frame. quinn-proto 0.11 says farewell once per packet number space, and when
+/// the first fills a datagram it begins again without end: what a peer shows must not make the reason that long.
+fn shortened(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    reason
+}
+
+/// Bytes: a sentence or two, of which two fit the smallest datagram.
+const MAX_REASON: usize = 256;
