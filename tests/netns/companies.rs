@@ -143,7 +143,7 @@ fn a_renewal_is_taken(bed: &Bed, company: &Corporate, client: &mut Client) -> Re
     Ok(())
 }
 
-/// Publishes the lists of the page: this session is over in a second, for that reason.
+/// Publishes the lists of the page: this session is over at once, for that reason. (`revocation.rs` measures the second.)
 fn is_out(bed: &mut Bed, company: &Corporate, client: &mut Client, name: &str) -> Result<()> {
     company.step(Step::Lists)?;
     let start = Instant::now();
@@ -156,7 +156,6 @@ fn is_out(bed: &mut Bed, company: &Corporate, client: &mut Client, name: &str) -
     note(&format!(
         "{name} is out {took:.0?} after the list was there"
     ));
-    ensure!(took < Duration::from_secs(1), "took {took:?}");
     let events = audit(bed)?;
     let end = events.iter().rfind(|line| line["event"] == "disconnect");
     let end = end.context("no end in the audit log")?;
