@@ -28,6 +28,9 @@ pub(crate) struct Bystander {
     setup: Setup,
     internet: Internet,
     python: PathBuf,
+    /// The profile of somebody who dials an impostor. Made first: the authority signs its list anew with every certificate,
+    /// and knows nothing of newer ones that cases sign in its name.
+    deceived: PathBuf,
     /// The section of the configuration that was taken out at the beginning, until it is put back.
     enrolment: Option<toml::Value>,
 }
@@ -47,6 +50,8 @@ impl Bystander {
         setup.configure(|server| enrolment = server.remove("enrolment"))?;
         let gateway = setup.start_gateway(&internet.gateway)?;
         let profile = setup.profile("alice@example.com", &["staff"])?;
+        let here = SocketAddr::from(([127, 0, 0, 1], PORT));
+        let deceived = setup.profile_towards("bob@example.com", &["staff"], &[here])?;
         let alice = setup.connect(internet.laptop(), &profile)?;
         let mut pings = Vec::new();
         for office in [internet::OFFICE_V4, internet::OFFICE_V6] {
@@ -67,6 +72,7 @@ impl Bystander {
             setup,
             internet,
             python: python.to_owned(),
+            deceived,
             enrolment,
         })
     }
@@ -150,11 +156,7 @@ impl Bystander {
             server.still_runs()?;
             Ok(server.stdout().contains("listening").then_some(()))
         })?;
-        let here = SocketAddr::from(([127, 0, 0, 1], PORT));
-        let profile = self
-            .setup
-            .profile_towards("bob@example.com", &["staff"], &[here])?;
-        let mut bob = self.setup.client(&laptop, &profile)?;
+        let mut bob = self.setup.client(&laptop, &self.deceived)?;
         bob.start()?;
         let outcome = bob.end()?;
         print(&outcome.stderr);
