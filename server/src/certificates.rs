@@ -14,7 +14,6 @@ use adit_core::close::Refusal;
 use adit_core::identity::Identity;
 use adit_core::session::UserAgent;
 use adit_core::status::GatewayStatus;
-use adit_net::clock;
 use adit_pki::description::fingerprint;
 use adit_tunnel::{Holder, SessionId, SessionInfo};
 use tracing::warn;
@@ -86,8 +85,8 @@ impl Certificates {
         })
     }
 
-    /// A session began.
-    pub fn opened(&mut self, session: &SessionInfo) {
+    /// A session began at `now`, Unix time.
+    pub fn opened(&mut self, session: &SessionInfo, now: i64) {
         let live = Live {
             fingerprint: fingerprint(&session.certificate),
             identity: session.identity.clone(),
@@ -96,30 +95,29 @@ impl Certificates {
             source: source(session.remote),
             user_agent: session.user_agent.clone(),
         };
-        let known = self.used(&live, clock::unix_seconds());
+        let known = self.used(&live, now);
         known.sessions += 1;
         self.sessions.insert(session.id, live);
     }
 
-    /// A session goes on with another certificate, and under another number.
-    pub fn handed_over(&mut self, before: SessionId, session: &SessionInfo) {
+    /// A session goes on with another certificate, and under another number, at `now`, Unix time.
+    pub fn handed_over(&mut self, before: SessionId, session: &SessionInfo, now: i64) {
         if let Some(live) = self.sessions.remove(&before) {
-            self.used(&live, clock::unix_seconds());
+            self.used(&live, now);
         }
-        self.opened(session);
+        self.opened(session, now);
     }
 
-    /// A session ended.
-    pub fn closed(&mut self, session: &SessionInfo) {
+    /// A session ended at `now`, Unix time.
+    pub fn closed(&mut self, session: &SessionInfo, now: i64) {
         if let Some(mut live) = self.sessions.remove(&session.id) {
             live.source = source(session.remote);
-            self.used(&live, clock::unix_seconds());
+            self.used(&live, now);
         }
     }
 
-    /// Somebody was refused, with a certificate that an authority signed.
-    pub fn refused(&mut self, remote: SocketAddr, holder: &Holder, refusal: &Refusal) {
-        let now = clock::unix_seconds();
+    /// Somebody was refused at `now`, Unix time, with a certificate that an authority signed.
+    pub fn refused(&mut self, remote: SocketAddr, holder: &Holder, refusal: &Refusal, now: i64) {
         let fingerprint = fingerprint(&holder.certificate);
         let shown = (&*holder.certificate, &*holder.issuers);
         let known = self.seen(&fingerprint, &holder.identity, shown, now);
@@ -130,10 +128,9 @@ impl Certificates {
         });
     }
 
-    /// Sessions that are open use their certificates until now: what a gateway that is killed forgets is what
-    /// happened since the last call.
-    pub fn in_use(&mut self, status: &GatewayStatus) {
-        let now = clock::unix_seconds();
+    /// Sessions that are open use their certificates until `now`, Unix time: what a gateway that is killed forgets
+    /// is what happened since the last call.
+    pub fn in_use(&mut self, status: &GatewayStatus, now: i64) {
         for session in &status.sessions {
             let Some(mut live) = self.sessions.get(&SessionId(session.id)).cloned() else {
                 continue;
@@ -147,23 +144,21 @@ impl Certificates {
         }
     }
 
-    /// Writes down what is new, unless that was done within the last second.
-    pub fn save_in_time(&mut self, now: Instant) {
+    /// Writes down what is new, unless that was done within the last second; `unix` is the calendar's time.
+    pub fn save_in_time(&mut self, now: Instant, unix: i64) {
         let rested = |written| now.saturating_duration_since(written) >= BETWEEN_WRITES;
-        if self.written.is_none_or(rested) {
-            self.save();
+        if !self.pending.is_empty() && self.written.is_none_or(rested) {
+            self.written = Some(now);
+            self.save(unix);
         }
     }
 
-    /// Writes down what is new. What cannot be written is kept, and tried again.
-    pub fn save(&mut self) {
+    /// Writes down what is new at `now`, Unix time. What cannot be written is kept, and tried again.
+    pub fn save(&mut self, now: i64) {
         if self.pending.is_empty() {
             return;
         }
-        self.written = Some(Instant::now());
-        let written = self
-            .store
-            .write(self.pending.values(), clock::unix_seconds());
+        let written = self.store.write(self.pending.values(), now);
         match written {
             Ok(()) => {
                 self.pending.clear();
@@ -183,9 +178,9 @@ impl Certificates {
     }
 
     /// Goes on in another state directory, with all that is known. What cannot be moved stays where it is, and is
-    /// gone on with there.
-    pub fn move_to(&mut self, state: &State) {
-        self.save();
+    /// gone on with there. `now` is Unix time.
+    pub fn move_to(&mut self, state: &State, now: i64) {
+        self.save(now);
         let path = path(state.directory());
         match self.store.copy_to(&path).and_then(|()| Store::open(&path)) {
             Ok(store) => self.store = store,
@@ -271,6 +266,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: i64 = 1_800_000_000;
+
     pub(super) fn session(id: u64, name: &str) -> SessionInfo {
         SessionInfo {
             id: SessionId(id),
@@ -306,13 +303,13 @@ mod tests {
     fn sessions_of_one_certificate_are_counted_and_the_last_source_is_kept() {
         let mut certificates = certificates();
         let mut alice = session(1, "alice@example.com");
-        certificates.opened(&alice);
-        certificates.save();
-        certificates.opened(&session(2, "alice@example.com"));
+        certificates.opened(&alice, NOW);
+        certificates.save(NOW);
+        certificates.opened(&session(2, "alice@example.com"), NOW);
         assert_eq!(certificates.live().len(), 1);
         alice.remote = "198.51.100.7:1".parse().unwrap();
-        certificates.closed(&alice);
-        certificates.save();
+        certificates.closed(&alice, NOW);
+        certificates.save(NOW);
         let known = certificates.store.all().unwrap();
         assert_eq!(known.len(), 1);
         assert_eq!((known[0].sessions, known[0].groups.len()), (2, 1));
@@ -326,7 +323,7 @@ mod tests {
     #[test]
     fn an_open_session_that_moves_is_followed() {
         let mut certificates = certificates();
-        certificates.opened(&session(1, "alice@example.com"));
+        certificates.opened(&session(1, "alice@example.com"), NOW);
         let status = |id, remote: &str| GatewayStatus {
             sessions: vec![SessionStatus {
                 id,
@@ -335,9 +332,9 @@ mod tests {
             }],
             ..GatewayStatus::default()
         };
-        certificates.in_use(&status(7, "203.0.113.1:1"));
-        certificates.in_use(&status(1, "203.0.113.9:1"));
-        certificates.save();
+        certificates.in_use(&status(7, "203.0.113.1:1"), NOW);
+        certificates.in_use(&status(1, "203.0.113.9:1"), NOW);
+        certificates.save(NOW);
         let known = certificates.store.all().unwrap();
         assert_eq!(known[0].used.as_ref().unwrap().source, "203.0.113.9");
         assert_eq!(known[0].sessions, 1);
@@ -355,10 +352,10 @@ mod tests {
         };
         let refusal = Refusal::new(RefusalKind::CertificateRevoked, "");
         for _ in 0..1000 {
-            certificates.refused(info.remote, &holder, &refusal);
+            certificates.refused(info.remote, &holder, &refusal, NOW);
         }
         assert_eq!(certificates.pending.len(), 1);
-        certificates.save();
+        certificates.save(NOW);
         let known = certificates.store.all().unwrap().remove(0);
         assert_eq!((known.sessions, known.used), (0, None));
         let refused = known.refused.unwrap();
@@ -370,12 +367,12 @@ mod tests {
     fn a_storm_is_one_write_a_second() {
         let mut certificates = certificates();
         let start = Instant::now();
-        certificates.opened(&session(1, "alice@example.com"));
-        certificates.save_in_time(start);
-        certificates.opened(&session(2, "bob@example.com"));
-        certificates.save_in_time(start);
+        certificates.opened(&session(1, "alice@example.com"), NOW);
+        certificates.save_in_time(start, NOW);
+        certificates.opened(&session(2, "bob@example.com"), NOW);
+        certificates.save_in_time(start, NOW);
         assert_eq!(certificates.store.all().unwrap().len(), 1);
-        certificates.save_in_time(Instant::now() + BETWEEN_WRITES);
+        certificates.save_in_time(start + BETWEEN_WRITES, NOW);
         assert_eq!(certificates.store.all().unwrap().len(), 2);
     }
 }

@@ -128,8 +128,9 @@ impl Control<'_> {
                     }
                 },
                 _ = look.tick() => {
-                    self.certificates.save_in_time(Instant::now());
-                    self.resigning.look(self.loaded.issuing.as_ref(), clock::unix_seconds());
+                    let now = clock::unix_seconds();
+                    self.certificates.save_in_time(Instant::now(), now);
+                    self.resigning.look(self.loaded.issuing.as_ref(), now);
                     if self.watch.changed(&self.loaded.config) {
                         self.follow_lists().await;
                     }
@@ -141,7 +142,7 @@ impl Control<'_> {
                     if let Some(status) = self.engines.status().await {
                         self.accounting.save(&self.state, &status, &self.loaded.policy);
                         if minutes.is_multiple_of(MINUTES_BETWEEN_USES) {
-                            self.certificates.in_use(&status);
+                            self.certificates.in_use(&status, now);
                         }
                     }
                     minutes = minutes.wrapping_add(1);
@@ -191,7 +192,7 @@ impl Control<'_> {
         let nobody = GatewayStatus::default();
         self.accounting
             .save(&self.state, &nobody, &self.loaded.policy);
-        self.certificates.save();
+        self.certificates.save(clock::unix_seconds());
         self.audit.write(&Event::Stop);
     }
 
@@ -248,7 +249,8 @@ impl Control<'_> {
             self.handle_event(event);
             next = more.try_recv().ok();
         }
-        self.certificates.save_in_time(Instant::now());
+        self.certificates
+            .save_in_time(Instant::now(), clock::unix_seconds());
         if leases_changed && let Some(leases) = self.desk.leases().await {
             self.audit.write_leases(&self.leases, &leases);
             self.leases = leases;
@@ -296,7 +298,7 @@ impl Control<'_> {
             "session opened"
         );
         self.accounting.open_session(session);
-        self.certificates.opened(session);
+        self.certificates.opened(session, clock::unix_seconds());
         self.audit.write(&Event::Connect {
             session: audit::Session::from(session),
             groups: &session.groups,
@@ -311,7 +313,8 @@ impl Control<'_> {
             remote = %session.remote,
             "session goes on over a new connection"
         );
-        self.certificates.handed_over(before, session);
+        self.certificates
+            .handed_over(before, session, clock::unix_seconds());
         self.audit.write(&Event::Handover {
             session: audit::Session::from(session),
             before: before.0,
@@ -337,7 +340,7 @@ impl Control<'_> {
         let rules = rules_traffic(accounts, &mut texts);
         self.accounting
             .close_session(session, traffic, &rules, &texts);
-        self.certificates.closed(session);
+        self.certificates.closed(session, clock::unix_seconds());
         self.audit.write(&Event::Disconnect {
             session: audit::Session::from(session),
             reason,
@@ -369,7 +372,8 @@ impl Control<'_> {
 
     fn refused(&mut self, remote: SocketAddr, holder: Option<&Holder>, refusal: &Refusal) {
         if let Some(holder) = holder {
-            self.certificates.refused(remote, holder, refusal);
+            self.certificates
+                .refused(remote, holder, refusal, clock::unix_seconds());
         }
         let Some(suppressed) = self.refusals.take(Instant::now()) else {
             return;

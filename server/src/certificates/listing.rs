@@ -18,7 +18,7 @@ use adit_net::exit::Failure;
 use adit_pki::description::fingerprint;
 use adit_pki::index::{Entry as Issued, Index, State};
 use adit_pki::inventory::{Access, Filter, Refused, Revoked, Row};
-use adit_pki::store::INDEX;
+use adit_pki::store::{CERTIFICATE, INDEX};
 use adit_tunnel::tls::Authorities;
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +60,7 @@ impl Certificates {
     /// # Errors
     /// When what was seen cannot be read.
     pub fn question(&mut self, loaded: &Loaded, now: i64) -> Result<Question, Failure> {
-        self.save();
+        self.save(now);
         let live = self.live().into_iter();
         Ok(Question {
             known: self.store.source().map_err(|error| unreadable(&error))?,
@@ -211,29 +211,32 @@ impl Question {
     ) {
         let mut unlisted = 0;
         for entry in entries {
-            let Ok(issued) = Row::of_entry(entry, self.now) else {
-                continue;
-            };
-            let is_client = entry.purpose == adit_pki::Purpose::Client;
-            let row = rows
-                .entry(issued.fingerprint.clone())
-                .or_insert_with(|| Row {
+            // What was seen has been read already.
+            if !rows.contains_key(&entry.fingerprint) {
+                let Ok(issued) = Row::of_entry(entry, self.now) else {
+                    continue;
+                };
+                let is_client = entry.purpose == adit_pki::Purpose::Client;
+                let row = Row {
                     authority: Some(name.to_owned()),
                     in_use: is_client.then_some(false),
                     sessions: is_client.then_some(0),
-                    ..issued.clone()
-                });
-            let over = entry.not_after < self.now;
-            if issued.revoked.is_some() && !over && !lists.contain(row, &entry.certificate) {
-                unlisted += 1;
+                    ..issued
+                };
+                rows.insert(entry.fingerprint.clone(), row);
             }
-            row.issued_by = issued.issued_by;
-            row.issued = issued.issued;
+            let Some(row) = rows.get_mut(&entry.fingerprint) else {
+                continue;
+            };
+            row.issued_by = Some(entry.issued_by.clone());
+            row.issued = Some(entry.created);
             if row.device.is_none() {
-                row.device = issued.device;
+                row.device.clone_from(&entry.device);
             }
-            if issued.revoked.is_some() {
-                row.revoked = issued.revoked;
+            if let Some(revocation) = &entry.revoked {
+                let over = entry.not_after < self.now;
+                unlisted += u32::from(!over && !lists.contain(row, &entry.certificate));
+                row.revoked = Some(revocation.into());
                 row.state = State::Revoked;
             }
         }
@@ -332,10 +335,18 @@ impl Question {
                 .iter()
                 .find(believes)
                 .or_else(|| authorities.first());
-            if let Some(one) = believer
-                && !folders.iter().any(|(_, known)| *known == folder)
-            {
-                folders.push((&one.rule.name, folder));
+            // Whose certificates are renewed here issued in the same name.
+            let former = enrolment.renews.iter().filter_map(|path| {
+                let in_folder = path.file_name() == Some(CERTIFICATE.as_ref());
+                path.parent()
+                    .filter(|folder| in_folder && folder.join(INDEX).exists())
+            });
+            for folder in std::iter::once(folder).chain(former) {
+                if let Some(one) = believer
+                    && !folders.iter().any(|(_, known)| *known == folder)
+                {
+                    folders.push((&one.rule.name, folder));
+                }
             }
         }
         folders
@@ -556,11 +567,11 @@ mod tests {
                 ..session(id, &issued.principal)
             };
             let alice = desk.issue("alice@example.com");
-            certificates.opened(&used(1, &alice));
-            let question = certificates.question(&loaded, clock::unix_seconds());
-            certificates.closed(&used(1, &alice));
-            certificates.opened(&used(2, &desk.issue("bob@example.com")));
-            certificates.save();
+            certificates.opened(&used(1, &alice), NOW);
+            let question = certificates.question(&loaded, NOW);
+            certificates.closed(&used(1, &alice), NOW);
+            certificates.opened(&used(2, &desk.issue("bob@example.com")), NOW);
+            certificates.save(NOW);
             let listing = question.unwrap().answer(None, &Filter::default()).unwrap();
             let mut rows = listing.rows.iter();
             let row = rows.find(|row| row.fingerprint == alice.fingerprint);

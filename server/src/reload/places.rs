@@ -4,6 +4,7 @@
 //! everything leads back. Whoever kills the gateway in between finds, at the next start, the journal of what to undo
 //! in the old place as well as in the new.
 
+use adit_net::clock;
 use adit_net::control_socket::Listener;
 use tracing::{error, info, warn};
 
@@ -64,7 +65,8 @@ impl Control<'_> {
         if let Some(copy) = taken.state {
             let old = std::mem::replace(&mut self.state, copy.keep());
             self.lease_store.leave(&old).await;
-            self.certificates.move_to(&self.state);
+            let now = clock::unix_seconds();
+            self.certificates.move_to(&self.state, now);
         }
         if let Some(admin) = taken.admin {
             let old = std::mem::replace(&mut self.admin, admin);
