@@ -393,7 +393,8 @@ const QUIC_V1: u32 = 1;
 /// The reason for a close as it goes into its frame. quinn-proto 0.11 says farewell once per packet number space, and when
 /// the first fills a datagram it begins again without end: what a peer shows must not make the reason that long.
 fn shortened(mut reason: String) -> String {
-    reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    let fits = (0..=reason.len().min(MAX_REASON)).rfind(|&end| reason.is_char_boundary(end));
+    reason.truncate(fits.unwrap_or_default());
     reason
 }
 
