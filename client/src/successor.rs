@@ -1,7 +1,7 @@
 //! The certificate that follows the present one: asked for in the open session, written into the profile.
 //!
 //! At two thirds of a certificate's life a new key is made and the gateway asked to certify it; the profile is
-//! replaced in one step, or the files that it names for both, as a [pair](crate::pair). Nobody has to do anything, and
+//! replaced in one step, or the files that it names for both, as a [pair]. Nobody has to do anything, and
 //! who is revoked has no session to ask in. What cannot be replaced is found out before the gateway is asked.
 
 use std::path::PathBuf;

@@ -14,10 +14,10 @@ use rustls::{CertificateError, Error, OtherError};
 /// Why a chain is not looked at any further.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChainRefusal {
-    /// More certificates than [`MAX_CERTIFICATES`].
+    /// More certificates than are looked at.
     #[error("the chain has {0} certificates, and at most {MAX_CERTIFICATES} are looked at")]
     Long(usize),
-    /// More bytes than [`MAX_BYTES`].
+    /// More bytes than are looked at.
     #[error("the chain has {0} bytes, and at most {MAX_BYTES} are looked at")]
     Large(usize),
     /// One that is no leaf is not for issuing.
