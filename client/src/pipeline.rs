@@ -18,9 +18,8 @@ use std::time::Instant;
 use adit_core::fair::{Lane, SessionAddress, lane_of};
 use adit_core::offload::Offload;
 use adit_core::status::ClientStatus;
-use adit_net::data_loop::Engine;
-
-use adit_net::udp::{EcnCodepoint, Outgoing, Udp};
+use adit_net::data_loop::{Engine, Outgoing};
+use adit_net::udp::{EcnCodepoint, Udp};
 use adit_tunnel::tls::QuicClient;
 use adit_tunnel::{Client, ClientEvent, Datagram, HEADROOM};
 use bytes::{Bytes, BytesMut};

@@ -159,7 +159,7 @@ async fn keep_up(
     let thread = std::thread::Builder::new()
         .name("packets".to_owned())
         .spawn(move || {
-            let result = DataLoop::new(udp, tun, poller, 1).run(&mut pipeline);
+            let result = DataLoop::new(udp, tun, poller).run(&mut pipeline);
             // The receiver is gone only when the process ends anyway.
             let _ = ended.send(result);
         })

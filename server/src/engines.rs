@@ -122,7 +122,6 @@ pub fn start(
     desk: &Desk,
     ended: &UnboundedSender<io::Result<()>>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let loops = threads.len();
     let start = |(number, prepared): (usize, Prepared)| {
         let Prepared {
             engine,
@@ -140,7 +139,7 @@ pub fn start(
         std::thread::Builder::new()
             .name(format!("packets{number}"))
             .spawn(move || {
-                let result = DataLoop::new(udp, tun, poller, loops).run(&mut pipeline);
+                let result = DataLoop::new(udp, tun, poller).run(&mut pipeline);
                 last_word.change(result);
             })
     };

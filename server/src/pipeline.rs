@@ -19,9 +19,8 @@ use adit_core::admission::diff::FlowLoss;
 use adit_core::fair::{Lane, SessionAddress, lane_of};
 use adit_core::offload::Offload;
 use adit_core::status::GatewayStatus;
-use adit_net::data_loop::Engine;
-
-use adit_net::udp::{EcnCodepoint, Outgoing, Udp};
+use adit_net::data_loop::{Engine, Outgoing};
+use adit_net::udp::{EcnCodepoint, Udp};
 use adit_tunnel::{
     Datagram, Findings, Gateway, GatewayEvent, HEADROOM, Inquiry, Stake, ToEngine, ToNeighbour,
 };

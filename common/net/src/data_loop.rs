@@ -5,10 +5,10 @@
 //! inside → outside   TUN ─ packets ─► engine ─ batches of datagrams ─► sendmsg with UDP_SEGMENT
 //! ```
 //!
-//! No lock, no channel and no other thread between the two devices, but where sending takes so long that a second core
-//! had better do it ([`Outbox`]). What cannot be served at once waits in a [`FairQueue`] on either side, where it is served
-//! by sessions and flows in turn, and where the one who sends too much is the one who loses. The kernel's queues, which
-//! know no sessions, stay short. When the socket is full, the batch at hand is kept.
+//! No lock, no channel and no other thread between the two devices. What cannot be served at once waits
+//! in a [`FairQueue`] on either side, where it is served by sessions and flows in turn, and where the
+//! one who sends too much is the one who loses. The kernel's queues, which know no sessions, stay short.
+//! When the socket is full, the batch at hand is kept.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
@@ -23,7 +23,7 @@ use quinn_udp::EcnCodepoint;
 
 use crate::poll::{Poller, Watch};
 use crate::tun::{Tun, Waiting};
-use crate::udp::{Outbox, Outgoing, Received, Udp};
+use crate::udp::{Received, Transmit, Udp};
 
 /// What the loop drives: an engine with its commands and events.
 ///
@@ -65,6 +65,17 @@ pub trait Engine {
     fn poll_timeout(&self) -> Option<Instant>;
 }
 
+/// Where datagrams in a transmit buffer go.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing {
+    /// The peer.
+    pub destination: SocketAddr,
+    /// The address of ours to send from.
+    pub src_ip: Option<IpAddr>,
+    /// The length of each datagram but the last; `None` for a single one.
+    pub segment_size: Option<usize>,
+}
+
 /// The devices and what waits for them.
 #[derive(Debug)]
 pub struct DataLoop {
@@ -79,14 +90,13 @@ pub struct DataLoop {
     /// Keeps others from choosing whose turn they share.
     seed: u64,
     batch: Vec<u8>,
-    outbox: Outbox,
     /// A batch the socket had no room for.
     kept: Option<Outgoing>,
 }
 
 impl DataLoop {
-    /// One of `loops` loops of this program, over these devices, which waits with `poller`.
-    pub fn new(udp: Udp, tun: Tun, poller: Poller, loops: usize) -> Self {
+    /// A loop over these devices, which waits with `poller`.
+    pub fn new(udp: Udp, tun: Tun, poller: Poller) -> Self {
         Self {
             udp,
             tun,
@@ -96,7 +106,6 @@ impl DataLoop {
             inside: FairQueue::new(BACKLOG),
             seed: RandomState::new().build_hasher().finish(),
             batch: Vec::new(),
-            outbox: Outbox::new(loops),
             kept: None,
         }
     }
@@ -239,7 +248,13 @@ impl DataLoop {
                     None => break,
                 },
             };
-            let sent = self.outbox.send(&mut self.udp, outgoing, &mut self.batch);
+            let sent = self.udp.send(&Transmit {
+                destination: outgoing.destination,
+                ecn: None,
+                contents: &self.batch,
+                segment_size: outgoing.segment_size,
+                src_ip: outgoing.src_ip,
+            });
             if sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 self.kept = Some(outgoing);
                 break;

@@ -18,10 +18,8 @@ use crate::arena::Arena;
 #[cfg_attr(target_os = "linux", path = "udp/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "udp/unsupported.rs")]
 mod os;
-mod outbox;
 mod sender;
 
-pub use outbox::Outbox;
 pub use sender::UdpSender;
 
 pub use quinn_udp::{EcnCodepoint, Transmit};
@@ -98,29 +96,6 @@ impl Received {
         }
         let len = self.stride.clamp(1, self.data.len());
         Some(self.data.split_to(len))
-    }
-}
-
-/// Where datagrams in a transmit buffer go.
-#[derive(Clone, Copy, Debug)]
-pub struct Outgoing {
-    /// The peer.
-    pub destination: SocketAddr,
-    /// The address of ours to send from.
-    pub src_ip: Option<IpAddr>,
-    /// The length of each datagram but the last; `None` for a single one.
-    pub segment_size: Option<usize>,
-}
-
-impl Outgoing {
-    fn transmit(self, contents: &[u8]) -> Transmit<'_> {
-        Transmit {
-            destination: self.destination,
-            ecn: None,
-            contents,
-            segment_size: self.segment_size,
-            src_ip: self.src_ip,
-        }
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::Socket;
 
 use super::Steering;
@@ -158,12 +156,3 @@ fn set(socket: &Socket, level: libc::c_int, option: libc::c_int, value: usize) -
 
 /// The accumulator as a return value (`linux/filter.h`).
 const BPF_A: u32 = 0x10;
-
-pub(super) fn until_writable(socket: &Socket, patience: Duration) {
-    let timeout = Timespec {
-        tv_sec: patience.as_secs() as i64,
-        tv_nsec: patience.subsec_nanos().into(),
-    };
-    // However it ends, the next send tells.
-    let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&timeout));
-}

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::Socket;
@@ -43,11 +42,6 @@ impl UdpSender {
             }
             other => other,
         }
-    }
-
-    /// Waits until the socket takes datagrams again, at most so long.
-    pub(super) fn until_writable(&self, patience: Duration) {
-        os::until_writable(&self.socket, patience);
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! Socket options on systems for which there is no code: what the standard calls give, and no more.
 
 use std::io;
-use std::time::Duration;
 
 use socket2::Socket;
 
@@ -47,8 +46,4 @@ pub(super) fn is_offload_refusal(_error: &io::Error) -> bool {
 
 pub(super) fn is_icmp_error(_error: &io::Error) -> bool {
     false
-}
-
-pub(super) fn until_writable(_socket: &Socket, patience: Duration) {
-    std::thread::sleep(patience.min(Duration::from_millis(1)));
 }
