@@ -64,8 +64,12 @@ fn lie_in_wait(internet: &Internet, thread: u32, point: Point) -> Result<Process
         .args(point.arguments());
     let mut strace = internet.gateway.spawn(strace)?;
     until(PATIENCE, || {
+        // It can be over by then: the gateway writes when it will.
+        if strace.stderr().contains("attached") {
+            return Ok(Some(()));
+        }
         strace.still_runs()?;
-        Ok(strace.stderr().contains("attached").then_some(()))
+        Ok(None)
     })
     .context("strace does not attach")?;
     Ok(strace)
