@@ -345,6 +345,8 @@ impl Bed {
     fn rtt(&self, load: &Load, seconds: u64) -> Result<Vec<(Measure, f64)>> {
         let (link, to) = (&self.link, self.inside());
         let ping = Ping::to(to);
+        // What follows a connect, a search for the path MTU for one, is over then.
+        thread::sleep(SETTLE);
         let idle = ping.clone().count(500).every(PACE).run(&link.client)?;
         let loaded = thread::scope(|scope| {
             // Begins before and ends after the pings.
@@ -409,6 +411,9 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// Between pings: an idle tunnel, but no sleeping processor. Every 10 ms, most of what is measured is the
 /// way out of its idle state, which on the bare link is several times the round trip.
 const PACE: Duration = Duration::from_millis(2);
+
+/// Nothing happens in an idle tunnel by then.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// OpenVPN needs half a second; a peer that takes this long will not come.
 const START: Duration = Duration::from_secs(15);
