@@ -18,8 +18,8 @@ use std::time::Instant;
 use adit_core::fair::{Lane, SessionAddress, lane_of};
 use adit_core::offload::Offload;
 use adit_core::status::ClientStatus;
-use adit_net::data_loop::{Engine, Outgoing};
-use adit_net::udp::{EcnCodepoint, Udp};
+use adit_net::data_loop::{Commands, Engine, Outgoing};
+use adit_net::udp::EcnCodepoint;
 use adit_tunnel::tls::QuicClient;
 use adit_tunnel::{Client, ClientEvent, Datagram, HEADROOM};
 use bytes::{Bytes, BytesMut};
@@ -106,7 +106,7 @@ impl Engine for Pipeline {
         self.engine.has_full_batch()
     }
 
-    fn handle_wake(&mut self, now: Instant, _udp: &Udp) -> ControlFlow<()> {
+    fn handle_wake(&mut self, now: Instant) -> ControlFlow<(), Commands> {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Gateways(gateways)) => self.engine.set_gateways(now, gateways),
@@ -124,7 +124,7 @@ impl Engine for Pipeline {
                     self.engine.shutdown(now);
                     return ControlFlow::Break(());
                 }
-                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
+                Err(TryRecvError::Empty) => return ControlFlow::Continue(Commands::Served),
             }
         }
     }

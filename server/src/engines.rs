@@ -28,7 +28,7 @@ use crate::desk::Desk;
 use crate::pipeline::{Command, Pipeline};
 
 /// The ways to all packet threads, by number.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Engines {
     ways: Vec<Way>,
 }
@@ -77,17 +77,12 @@ pub fn prepare(
     let (mut ways, mut threads) = (Vec::new(), Vec::new());
     for (engine, udp, tun) in parts {
         let poller = Poller::new()?;
-        let (sender, receiver) = channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let (commands, inbox) = inbox();
         ways.push(Way {
-            commands: sender,
+            commands,
             waker: poller.waker(),
-            waiting: Arc::clone(&waiting),
+            waiting: Arc::clone(&inbox.waiting),
         });
-        let inbox = Inbox {
-            commands: receiver,
-            waiting,
-        };
         threads.push(Prepared {
             engine,
             udp,
@@ -97,6 +92,16 @@ pub fn prepare(
         });
     }
     Ok((Engines { ways }, threads))
+}
+
+/// An inbox, and the end that fills it.
+pub fn inbox() -> (Sender<Command>, Inbox) {
+    let (sender, receiver) = channel();
+    let inbox = Inbox {
+        commands: receiver,
+        waiting: Arc::default(),
+    };
+    (sender, inbox)
 }
 
 /// A way to send through the first engine's socket.

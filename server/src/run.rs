@@ -238,6 +238,8 @@ async fn work(
     .map_err(|error| devices(&error))?;
     let threads = engines::start(threads, &engines, &outbox, &desk, &ended)
         .map_err(|error| devices(&error))?;
+    // From here on this is the control thread. When many come at once it has as much to write down as the engines to do.
+    adit_net::priority::yield_to_packets();
 
     let mut signals = signals::Signals::new().map_err(|error| devices(&error))?;
     control.audit.write(&Event::Start {

@@ -49,8 +49,8 @@ pub trait Engine {
     fn handle_overflow(&mut self, packets: usize);
     /// Whether what waits for a transmit fills one.
     fn has_full_batch(&self) -> bool;
-    /// Somebody used the loop's waker: look for commands. `Break` ends the loop after a last drain.
-    fn handle_wake(&mut self, now: Instant, udp: &Udp) -> ControlFlow<()>;
+    /// Somebody used the loop's waker, or more was left: look for commands. `Break` ends the loop after a last drain.
+    fn handle_wake(&mut self, now: Instant) -> ControlFlow<(), Commands>;
     /// Time has passed, or input was given.
     fn handle_timeout(&mut self, now: Instant);
     /// The next datagrams to send, written to `buf`.
@@ -63,6 +63,15 @@ pub trait Engine {
     fn report(&mut self, now: Instant);
     /// When `handle_timeout` must be called at the latest.
     fn poll_timeout(&self) -> Option<Instant>;
+}
+
+/// What [`Engine::handle_wake`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commands {
+    /// Every command there was is served.
+    Served,
+    /// Packets have their turn before the rest.
+    More,
 }
 
 /// Where datagrams in a transmit buffer go.
@@ -87,6 +96,9 @@ pub struct DataLoop {
     outside: FairQueue<Received>,
     /// Read from the TUN device and not yet served.
     inside: FairQueue<(BytesMut, Offload)>,
+    /// Whether packets came from the TUN device in the turn before.
+    flows: bool,
+    answers: Answers,
     /// Keeps others from choosing whose turn they share.
     seed: u64,
     batch: Vec<u8>,
@@ -104,6 +116,8 @@ impl DataLoop {
             received: Vec::new(),
             outside: FairQueue::new(BACKLOG),
             inside: FairQueue::new(BACKLOG),
+            flows: false,
+            answers: Answers::default(),
             seed: RandomState::new().build_hasher().finish(),
             batch: Vec::new(),
             kept: None,
@@ -115,10 +129,12 @@ impl DataLoop {
     /// # Errors
     /// When a device is unusable. One packet or datagram that the kernel refuses is not such a case.
     pub fn run<E: Engine>(&mut self, engine: &mut E) -> io::Result<()> {
+        let mut commands = Commands::Served;
         loop {
             let now = Instant::now();
-            let serves =
-                !self.outside.is_empty() || (!self.inside.is_empty() && self.kept.is_none());
+            let serves = commands == Commands::More
+                || !self.outside.is_empty()
+                || (!self.inside.is_empty() && self.kept.is_none());
             let deadline = if serves {
                 Some(now)
             } else {
@@ -131,25 +147,30 @@ impl DataLoop {
             };
             let ready = self.poller.wait(watch, now, deadline)?;
             let now = Instant::now();
-            let flow = if ready.woken {
-                engine.handle_wake(now, &self.udp)
-            } else {
-                ControlFlow::Continue(())
-            };
+            let mut ends = false;
+            if ready.woken || commands == Commands::More {
+                match engine.handle_wake(now) {
+                    ControlFlow::Continue(rest) => commands = rest,
+                    ControlFlow::Break(()) => ends = true,
+                }
+            }
             if ready.udp && !is_enough(&self.outside) {
                 self.read_outside()?;
             }
             // While the socket is full nothing is served, and a device that is not read would end every wait.
-            if !ready.tun.is_empty() && (self.kept.is_some() || !is_enough(&self.inside)) {
+            let mut flows = !ready.tun.is_empty();
+            if flows && (self.kept.is_some() || !is_enough(&self.inside)) {
                 self.read_inside(engine, ready.tun)?;
             }
             self.outside_to_inside(engine, now);
+            flows |= self.read_answers(engine)?;
+            self.flows = flows;
             self.inside_to_outside(engine, now);
             engine.handle_timeout(now);
             self.transmit(engine);
             self.deliver(engine);
             engine.report(now);
-            if flow.is_break() {
+            if ends {
                 return Ok(());
             }
         }
@@ -159,7 +180,7 @@ impl DataLoop {
     /// something, is then chosen here and not by the kernel.
     fn read_outside(&mut self) -> io::Result<()> {
         for _ in 0..READS {
-            let count = self.udp.recv(&mut self.received)?;
+            let more = self.udp.recv(&mut self.received)?;
             for batch in self.received.drain(..) {
                 let session = match batch.remote.ip() {
                     IpAddr::V4(ip) => fair::hash(self.seed, &ip.octets()),
@@ -172,7 +193,7 @@ impl DataLoop {
                 // QUIC notices what is lost.
                 self.outside.push(lane, batch.data.len(), batch);
             }
-            if count < Udp::MOST_AT_ONCE || is_enough(&self.outside) {
+            if !more || is_enough(&self.outside) {
                 break;
             }
         }
@@ -185,9 +206,14 @@ impl DataLoop {
             match self.tun.recv_waiting(&mut waiting, E::HEADROOM) {
                 Ok(Some((packet, offload))) => {
                     let lane = engine.lane(&packet[E::HEADROOM..], self.seed);
+                    let is_small = packet.len() <= SMALL;
                     let dropped = self.inside.push(lane, packet.len(), (packet, offload));
                     if dropped > 0 {
                         engine.handle_overflow(dropped);
+                    }
+                    // The first of its kind does not wait for a look whether another follows.
+                    if is_small && !self.flows {
+                        break;
                     }
                 }
                 Ok(None) => break,
@@ -200,6 +226,23 @@ impl DataLoop {
             }
         }
         Ok(())
+    }
+
+    /// Reads what the kernel answers by itself to what it was just given, without a wait in between; gives whether it
+    /// did.
+    fn read_answers<E: Engine>(&mut self, engine: &mut E) -> io::Result<bool> {
+        let answered = self.tun.answered();
+        if answered.is_empty() || self.kept.is_some() || is_enough(&self.inside) {
+            return Ok(false);
+        }
+        if !self.answers.are_likely() {
+            return Ok(false);
+        }
+        let before = self.inside.bytes();
+        self.read_inside(engine, answered)?;
+        let found = self.inside.bytes() > before;
+        self.answers.learn(found);
+        Ok(found)
     }
 
     /// Serves a turn's worth of what came from outside.
@@ -273,6 +316,27 @@ impl DataLoop {
     }
 }
 
+/// Whether looking for answers at once pays: where packets go on into a network, none is there yet.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Turns without one, in a row.
+    without: u32,
+}
+
+impl Answers {
+    fn are_likely(&mut self) -> bool {
+        let likely = self.without < 8 || self.without.is_multiple_of(64);
+        self.without = self.without.wrapping_add(1);
+        likely
+    }
+
+    fn learn(&mut self, found: bool) {
+        if found {
+            self.without = 0;
+        }
+    }
+}
+
 /// Whether a queue has what a turn serves, and nobody else who would have to wait for it.
 fn is_enough<T>(queue: &FairQueue<T>) -> bool {
     queue.bytes() >= TURN && !queue.is_contended()
@@ -284,9 +348,26 @@ const TURN: usize = 256 * 1024;
 const BACKLOG: usize = 4 * 1024 * 1024;
 /// Receive calls in a row: more than a turn serves, so that a backlog builds up here.
 const READS: usize = 2;
+/// What voice, a keystroke or a question is made of, in bytes.
+const SMALL: usize = 512;
 /// Packets from the TUN device in a row. More small ones would arrive at the other end in bursts that overrun the
 /// buffers of programs: with 512, one in twenty of 100,000 a second was lost there.
 const PACKETS: usize = 64;
 /// The same when several compete: more than anybody sends while a turn is served, or the kernel's queue, which
 /// knows no sessions, would choose who loses.
 const PACKETS_CONTENDED: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_is_answered_at_once_that_is_seldom_looked_for() {
+        let mut answers = Answers::default();
+        let looks = (0..1000).filter(|_| answers.are_likely()).count();
+        assert!((8..30).contains(&looks), "{looks} looks in 1000 turns");
+        answers.learn(true);
+        let likely = (0..8).all(|_| answers.are_likely());
+        assert!(likely && !answers.are_likely());
+    }
+}

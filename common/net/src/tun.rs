@@ -133,6 +133,12 @@ impl Tun {
         self.queues.flush()
     }
 
+    /// Where the kernel puts answers to what was handed over since this was last asked. What it answers by itself, as it
+    /// acknowledges what it receives, waits there already.
+    pub fn answered(&mut self) -> Waiting {
+        self.queues.take_written()
+    }
+
     /// The queues in their order, to be watched.
     #[cfg(unix)]
     pub fn queues(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {

@@ -116,14 +116,15 @@ pub struct Udp {
     buffers: Buffers,
     /// Fixed space for each message of one receive call; small messages are copied out of it.
     slots: Vec<BytesMut>,
+    /// What is told about each message.
+    metas: Vec<RecvMeta>,
+    /// How many messages the next receive call asks for.
+    asks: usize,
     spare: VecDeque<BytesMut>,
     arena: Arena,
 }
 
 impl Udp {
-    /// The most that one [`recv`](Self::recv) appends; less means that nothing more waits.
-    pub const MOST_AT_ONCE: usize = BATCH;
-
     /// Binds `count` sockets to `local`, for as many threads. The kernel steers each datagram to one of them;
     /// where it cannot, any of them may get it, though always the same one from the same peer.
     pub fn bind_several(
@@ -190,6 +191,8 @@ impl Udp {
             .map_err(fail("getsockname"))?;
         Ok(Self {
             slots: (0..BATCH).map(|_| BytesMut::zeroed(SLOT)).collect(),
+            metas: vec![RecvMeta::default(); BATCH],
+            asks: FEWEST,
             spare: VecDeque::new(),
             arena: Arena::new(),
             mark: options.mark,
@@ -221,21 +224,23 @@ impl Udp {
 
     /// Receives what is waiting, at most a few batches of coalesced datagrams, and appends it to `into`.
     ///
-    /// Returns the number of [`Received`] appended: 0 when nothing is waiting. An error is not about a peer;
-    /// it means the socket is unusable.
-    pub fn recv(&mut self, into: &mut Vec<Received>) -> io::Result<usize> {
-        let mut meta = [RecvMeta::default(); BATCH];
+    /// Returns whether more may wait. An error is not about a peer; it means the socket is unusable.
+    pub fn recv(&mut self, into: &mut Vec<Received>) -> io::Result<bool> {
+        let asks = self.asks;
         let count = {
             let mut tries = PENDING_ERRORS;
             loop {
-                let mut buffers = self.slots.iter_mut().map(|slot| IoSliceMut::new(slot));
-                let mut buffers: [IoSliceMut<'_>; BATCH] = std::array::from_fn(|_| {
-                    buffers.next().unwrap_or_else(|| IoSliceMut::new(&mut []))
-                });
+                let mut slots = self.slots[..asks].iter_mut();
+                let mut buffers: [IoSliceMut<'_>; BATCH] =
+                    std::array::from_fn(|_| match slots.next() {
+                        Some(slot) => IoSliceMut::new(slot),
+                        None => IoSliceMut::new(&mut []),
+                    });
                 let socket = UdpSockRef::from(&self.sender.socket);
-                match self.sender.state.recv(socket, &mut buffers, &mut meta) {
+                let buffers = &mut buffers[..asks];
+                match self.sender.state.recv(socket, buffers, &mut self.metas) {
                     Ok(count) => break count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break 0,
                     // An ICMP message about an earlier datagram. Anybody can send one: it is not news
                     // (RFC 9000 §14.2.1), and reading it cleared it.
                     Err(error) if tries > 0 && is_passing(&error) => tries -= 1,
@@ -243,8 +248,9 @@ impl Udp {
                 }
             }
         };
-        let mut appended = 0;
-        for (at, meta) in meta[..count].iter().enumerate() {
+        self.asks = (2 * count).clamp(FEWEST, BATCH);
+        for at in 0..count {
+            let meta = self.metas[at];
             if meta.len == 0 {
                 continue;
             }
@@ -268,9 +274,8 @@ impl Udp {
                 stride: meta.stride,
                 data,
             });
-            appended += 1;
         }
-        Ok(appended)
+        Ok(count == asks)
     }
 
     /// Sends one datagram, or several of `segment_size` bytes, at most [`max_segments`](Self::max_segments).
@@ -479,9 +484,13 @@ fn is_wildcard_v6(address: SocketAddr) -> bool {
 /// Half a second of 100 Mbit/s, or a stall of 50 ms at 1 Gbit/s.
 const BUFFER: usize = 7 << 20;
 
-/// Messages per receive call. With GRO each is up to 64 datagrams; without, twice as many would only spare
+/// Most messages per receive call. With GRO each is up to 64 datagrams; without, twice as many would only spare
 /// a hundredth of what a datagram costs.
 const BATCH: usize = 16;
+
+/// Fewest messages a receive call asks for: preparing for more costs a datagram that comes alone more than it costs to
+/// ask again. Each call asks for twice as many as came with the last.
+const FEWEST: usize = 2;
 
 /// The largest UDP payload, rounded up.
 const SLOT: usize = 64 * 1024;

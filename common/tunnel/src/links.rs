@@ -238,9 +238,11 @@ impl<M: Machine> Links<M> {
         for id in slot.link.new_ids() {
             self.routes.insert(*id, key);
         }
+        let is_polled = slot.unsent;
         if drained {
             self.take(key);
-        } else {
+        } else if !is_polled {
+            // Otherwise that follows when it has nothing to send any more.
             self.rearm(key);
         }
         Some(key)

@@ -18,6 +18,8 @@ pub(super) struct Queues {
     files: Vec<File>,
     /// The one to be read next.
     next: usize,
+    /// Those written to since [`take_written`](Self::take_written).
+    written: Waiting,
     steering: Steering,
     arena: Arena,
     coalescer: Coalescer,
@@ -65,6 +67,7 @@ impl Queues {
         }
         Ok(Self {
             next: 0,
+            written: Waiting::default(),
             steering: Steering::new(files.len()),
             files,
             arena: Arena::new(),
@@ -129,6 +132,10 @@ impl Queues {
         refused
     }
 
+    pub(super) fn take_written(&mut self) -> Waiting {
+        std::mem::take(&mut self.written)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.files.iter().map(|file| file.as_fd())
     }
@@ -137,6 +144,7 @@ impl Queues {
     fn write(&mut self, bundle: &Bundle) -> io::Result<()> {
         let packets = bundle.packets();
         let at = self.queue_for(bundle);
+        self.written.add(at);
         let file = &self.files[at];
         let mut headers = [0; MAX_HEADERS];
         let Some(joined) = bundle.headers(&mut headers) else {

@@ -35,6 +35,10 @@ impl Queues {
         match self.0 {}
     }
 
+    pub(super) fn take_written(&mut self) -> Waiting {
+        match self.0 {}
+    }
+
     pub(super) fn flush(&mut self) -> usize {
         match self.0 {}
     }

@@ -62,7 +62,9 @@ fn what_is_not_drained_stays_ready() {
         let ready = place.wait(Instant::now(), None);
         assert!(ready.udp && ready.tun.is_empty());
     }
-    assert_eq!(place.udp.recv(&mut Vec::new()).expect("received"), 1);
+    let mut received = Vec::new();
+    place.udp.recv(&mut received).expect("received");
+    assert_eq!(received.len(), 1);
     let now = Instant::now();
     assert!(!place.wait(now, Some(now)).udp);
 }

@@ -152,10 +152,11 @@ fn without_ipv6_the_socket_is_ipv4() {
 fn a_closed_port_ends_nothing() {
     let (mut a, mut b) = (bind("127.0.0.1:0"), bind("127.0.0.1:0"));
     let closed = bind("127.0.0.1:0").local_address();
+    let mut received = Vec::new();
     for _ in 0..200 {
         a.send(&to(closed, b"anybody there?"))
             .expect("a refusal is not an error");
-        assert_eq!(a.recv(&mut Vec::new()).expect("readable"), 0);
+        assert!(!a.recv(&mut received).expect("readable") && received.is_empty());
     }
     b.send(&to(a.local_address(), b"here")).expect("sent");
     assert_eq!(receive(&mut a, 1)[0].remote, b.local_address());
@@ -274,10 +275,10 @@ fn a_datagram_names_the_socket_of_several_that_gets_it() {
         peer.send(&to(here, &[0x40, 200])).expect("sent");
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut into = Vec::new();
-        while sockets
-            .iter_mut()
-            .all(|socket| socket.recv(&mut into).expect("readable") == 0)
-        {
+        while into.is_empty() {
+            for socket in &mut sockets {
+                socket.recv(&mut into).expect("readable");
+            }
             assert!(Instant::now() < deadline, "it went nowhere");
         }
         assert_eq!(into[0].data[..], [0x40, 200]);
