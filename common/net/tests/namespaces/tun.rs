@@ -51,6 +51,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_flow_comes_to_the_queue_that_its_answers_are_written_to,
         ),
         trial(
+            "what_the_kernel_answers_by_itself_is_there_at_once",
+            what_the_kernel_answers_by_itself_is_there_at_once,
+        ),
+        trial(
             "a_device_with_several_queues_is_one_device",
             a_device_with_several_queues_is_one_device,
         ),
@@ -210,6 +214,33 @@ fn a_flow_comes_to_the_queue_that_its_answers_are_written_to() {
             assert_eq!(ask(&mut queues).0, queue);
         }
     }
+}
+
+fn what_the_kernel_answers_by_itself_is_there_at_once() {
+    let mut tun = Tun::open_several("adit0", 1400, 1, 8).expect("a device");
+    let tun = &mut tun[0];
+    let (_host, _state) = configured();
+    let mut ping = Command::new("ping")
+        .args(["-c1", "-W1", "10.99.0.2"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("this test needs the program ping (iputils-ping)");
+    let echo = |packet: &[u8], kind| packet[0] >> 4 == 4 && packet[9] == 1 && packet[20] == kind;
+    let mut question = next(tun, |packet| echo(packet, 8));
+    // The same question from the other side: no checksum notices.
+    let (source, destination): ([u8; 4], [u8; 4]) = (bytes(&question, 12), bytes(&question, 16));
+    question[12..16].copy_from_slice(&destination);
+    question[16..20].copy_from_slice(&source);
+    assert!(tun.answered().is_empty(), "nothing was written");
+    tun.send(question.into());
+    assert_eq!(tun.flush(), 0, "the kernel takes it");
+    let mut waiting = tun.answered();
+    let mut is_answered = false;
+    while let Some((packet, _)) = tun.recv_waiting(&mut waiting, 0).expect("readable") {
+        is_answered |= echo(&packet, 0);
+    }
+    assert!(is_answered && tun.answered().is_empty());
+    let _ = ping.wait();
 }
 
 fn a_device_with_several_queues_is_one_device() {
