@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use adit_tests::lab::{Internet, Layout, Namespace, internet, until};
+use adit_tests::lab::{Internet, Layout, Namespace, internet};
 use adit_tests::probe::ping::Ping;
 use adit_tests::programs::{Programs, SERVER_NAME, TemporaryDirectory};
 use anyhow::{Context, Result, bail, ensure};
@@ -61,12 +61,7 @@ fn runs_with_the_intermediate(
     }
     ensure!(!gateway.configuration("ca/ca.key").exists());
     let mut server = gateway.start(run)?;
-    until(PATIENCE, || {
-        server.still_runs()?;
-        let status = gateway.start("sudo adit-server status")?.wait(PATIENCE)?;
-        Ok((status.code == Some(0)).then_some(()))
-    })
-    .with_context(|| format!("the gateway is not ready:\n{}", server.last_words()))?;
+    gateway.is_up(&mut server, "sudo adit-server status")?;
 
     let laptop = Machine::new(internet.laptop(), &root.join("l"), programs)?;
     laptop.install()?;
@@ -76,12 +71,7 @@ fn runs_with_the_intermediate(
     said(&invited, 0, &["sudo adit enroll"])?;
     let code = invited.stdout.lines().next().unwrap_or_default();
     let mut client = laptop.start(&format!("sudo adit enroll {SERVER_NAME} {code} --up"))?;
-    until(PATIENCE, || {
-        client.still_runs()?;
-        let status = laptop.start("sudo adit status")?.wait(PATIENCE)?;
-        Ok((status.code == Some(0)).then_some(()))
-    })
-    .with_context(|| format!("the client is not up:\n{}", client.last_words()))?;
+    laptop.is_up(&mut client, "sudo adit status")?;
     let answers = Ping::to(internet::OFFICE_V4).expect_all(laptop.namespace())?;
     note(&format!("ping: {}", answers.summary()));
 

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use adit_tests::lab::namespace::Sight;
-use adit_tests::lab::{Namespace, Process, internet};
+use adit_tests::lab::{Namespace, Process, internet, until};
 use adit_tests::programs::{Programs, SERVER_NAME};
 use anyhow::{Context, Result, ensure};
 
@@ -122,6 +122,16 @@ impl<'a> Machine<'a> {
         }
         self.namespace
             .spawn_seeing(shell, Sight::Instead(self.instead.clone()))
+    }
+
+    /// Waits until a program that was started runs as it should: until the command that asks it says so.
+    pub(crate) fn is_up(&self, program: &mut Process, status: &str) -> Result<()> {
+        until(PATIENCE, || {
+            program.still_runs()?;
+            let status = self.start(status)?.wait(PATIENCE)?;
+            Ok((status.code == Some(0)).then_some(()))
+        })
+        .with_context(|| format!("`{status}` does not succeed:\n{}", program.last_words()))
     }
 
     /// Runs one command of the page that must succeed.

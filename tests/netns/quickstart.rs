@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use adit_tests::lab::{Internet, Layout, Snapshot, internet, until};
+use adit_tests::lab::{Internet, Layout, Snapshot, internet};
 use adit_tests::probe::ping::Ping;
 use adit_tests::programs::{Programs, TemporaryDirectory};
 use anyhow::{Context, Result, ensure};
@@ -36,12 +36,7 @@ pub(crate) fn the_readme_is_true(programs: &Programs) -> Result<()> {
         gateway.finish(command)?;
     }
     let mut server = gateway.start(run)?;
-    until(PATIENCE, || {
-        server.still_runs()?;
-        let status = gateway.start("sudo adit-server status")?.wait(PATIENCE)?;
-        Ok((status.code == Some(0)).then_some(()))
-    })
-    .with_context(|| format!("the gateway is not ready:\n{}", server.last_words()))?;
+    gateway.is_up(&mut server, "sudo adit-server status")?;
 
     fs::copy(gateway.home.join(PROFILE), laptop.home.join(PROFILE))?;
     let (up, setup) = blocks[1].split_last().context("no command of the laptop")?;
@@ -53,12 +48,7 @@ pub(crate) fn the_readme_is_true(programs: &Programs) -> Result<()> {
         laptop.finish(command)?;
     }
     let mut client = laptop.start(up)?;
-    until(PATIENCE, || {
-        client.still_runs()?;
-        let status = laptop.start("sudo adit status")?.wait(PATIENCE)?;
-        Ok((status.code == Some(0)).then_some(()))
-    })
-    .with_context(|| format!("the client is not up:\n{}", client.last_words()))?;
+    laptop.is_up(&mut client, "sudo adit status")?;
     for office in [internet::OFFICE_V4, internet::OFFICE_V6] {
         let answers = Ping::to(office).expect_all(internet.laptop())?;
         note(&format!("ping {office}: {}", answers.summary()));
@@ -114,12 +104,7 @@ fn colleague(gateway: &Machine<'_>, laptop: &Machine<'_>) -> Result<()> {
     );
     note(&enroll[0]);
     let mut client = laptop.start(&command)?;
-    until(PATIENCE, || {
-        client.still_runs()?;
-        let status = laptop.start("sudo adit status")?.wait(PATIENCE)?;
-        Ok((status.code == Some(0)).then_some(()))
-    })
-    .with_context(|| format!("the client is not up:\n{}", client.last_words()))?;
+    laptop.is_up(&mut client, "sudo adit status")?;
     let answers = Ping::to(internet::OFFICE_V4).expect_all(laptop.namespace())?;
     note(&format!("ping: {}", answers.summary()));
     let profile = laptop.configuration("client.toml");
@@ -142,12 +127,7 @@ fn lost(gateway: &Machine<'_>, laptop: &Machine<'_>, up: &str) -> Result<()> {
         "one command was promised: {blocks:?}"
     );
     let mut client = laptop.start(up)?;
-    until(PATIENCE, || {
-        client.still_runs()?;
-        let status = laptop.start("sudo adit status")?.wait(PATIENCE)?;
-        Ok((status.code == Some(0)).then_some(()))
-    })
-    .with_context(|| format!("the client is not up again:\n{}", client.last_words()))?;
+    laptop.is_up(&mut client, "sudo adit status")?;
     gateway.finish(&blocks[0][0])?;
     let outcome = client.wait(Duration::from_secs(3))?;
     ensure!(
