@@ -220,7 +220,7 @@ mod tests {
             Gateway::new(GatewayConfig {
                 engine: 0,
                 engines: 1,
-                inside: InsideAddresses { v4: None, v6: None },
+                inside: InsideAddresses::default(),
                 epoch: Epoch::new(now, 0),
             }),
             inbox,

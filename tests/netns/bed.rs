@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use adit_tests::lab::process::Outcome;
-use adit_tests::lab::{Internet, Layout, Snapshot, until};
-use adit_tests::probe::ping::Ping;
-use adit_tests::programs::{Client, Gateway, Programs, Setup};
+use adit_tests::lab::{Internet, Layout, Namespace, Snapshot, internet, until};
+use adit_tests::probe::ping::{Ping, Running};
+use adit_tests::programs::{Client, Gateway, Programs, Setup, table};
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -66,7 +66,7 @@ pub(crate) fn milliseconds(event: &Value) -> Result<i64> {
 }
 
 /// Fails unless the host is as it was; gives the kernel a moment to forget a device.
-pub(crate) fn unchanged(before: &Snapshot, host: &adit_tests::lab::Namespace) -> Result<()> {
+pub(crate) fn unchanged(before: &Snapshot, host: &Namespace) -> Result<()> {
     let mut difference = String::new();
     let same = until(Duration::from_secs(5), || {
         difference = before.difference(&Snapshot::of(host)?);
@@ -120,11 +120,7 @@ pub(crate) fn failed(outcome: &Outcome, code: i32, words: &[&str]) -> Result<()>
 }
 
 /// Waits until `to` answers a ping from `from`.
-pub(crate) fn reachable(
-    from: &adit_tests::lab::Namespace,
-    to: IpAddr,
-    patience: Duration,
-) -> Result<()> {
+pub(crate) fn reachable(from: &Namespace, to: IpAddr, patience: Duration) -> Result<()> {
     until(patience, || {
         let answers = Ping::to(to)
             .count(1)
@@ -139,4 +135,18 @@ pub(crate) fn reachable(
 #[allow(clippy::print_stdout)]
 pub(crate) fn note(line: &str) {
     println!("    {line}");
+}
+
+/// Lets the gateway masquerade.
+pub(crate) fn masquerading(setup: &Setup) -> Result<()> {
+    setup.configure(|server| {
+        table(server, "inside").insert("masquerade".to_owned(), true.into());
+    })
+}
+
+/// Pings the office from there until it is stopped, a hundred times a second.
+pub(crate) fn steadily(namespace: &Namespace) -> Result<Running> {
+    Ping::to(internet::OFFICE_V4)
+        .every(Duration::from_millis(10))
+        .start(namespace)
 }

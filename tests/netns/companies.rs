@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use adit_tests::lab::{Layout, internet, until};
-use adit_tests::probe::ping::{Ping, Running};
+use adit_tests::probe::ping::Ping;
 use adit_tests::programs::{Client, Programs};
 use anyhow::{Context, Result, ensure};
 
-use crate::bed::{Bed, audit, failed, note};
+use crate::bed::{Bed, audit, failed, note, steadily};
 use crate::certificates::{connect, eventually, listed, one};
 use crate::corporate::{Corporate, Step};
 use crate::openssl::{ECDSA, RSA};
@@ -61,7 +61,7 @@ fn a_whole_life(programs: &Programs, keys: &'static str) -> Result<()> {
 
     everybody_is_known(&bed)?;
     lists_of_every_level_count(&mut bed)?;
-    let other = steadily(&second)?;
+    let other = steadily(second.namespace())?;
     a_renewal_is_taken(&bed, &company, &mut first)?;
     company.step(Step::Revocation)?;
     is_out(&mut bed, &company, &mut first, ALICE)?;
@@ -126,7 +126,7 @@ fn lists_of_every_level_count(bed: &mut Bed) -> Result<()> {
 
 /// The new certificate has the old key: one file changes in one step, and the session goes over to it.
 fn a_renewal_is_taken(bed: &Bed, company: &Corporate, client: &mut Client) -> Result<()> {
-    let steady = steadily(client)?;
+    let steady = steadily(client.namespace())?;
     let before = serial(&client.status()?)?;
     company.step(Step::Renewal)?;
     let now = moved(client, &before)?;
@@ -164,12 +164,6 @@ fn is_out(bed: &mut Bed, company: &Corporate, client: &mut Client, name: &str) -
         "{end}"
     );
     Ok(())
-}
-
-fn steadily(client: &Client) -> Result<Running> {
-    Ping::to(internet::OFFICE_V4)
-        .every(Duration::from_millis(10))
-        .start(client.namespace())
 }
 
 /// One by a group that stands in the certificate, one by name.

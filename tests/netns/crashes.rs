@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_core::table::leases::LeaseEntry;
 use adit_tests::lab::{Internet, Layout, Process, Snapshot, internet, until};
-use adit_tests::programs::{Gateway, PORT, Programs, Setup, table};
+use adit_tests::programs::{Gateway, PORT, Programs, Setup};
 use adit_tests::swarm::{Roster, Swarm};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::bed::{note, reachable, unchanged};
+use crate::bed::{masquerading, note, reachable, unchanged};
 
 /// A call, and which one of its thread.
 #[derive(Clone, Copy, Debug)]
@@ -267,9 +267,7 @@ fn everybody_is_back(crowd: &Crowd, gateway: &Gateway, setup: &Setup) -> Result<
 pub(crate) fn a_first_start_is_whole_or_begun_anew(programs: &Programs) -> Result<()> {
     let internet = Internet::new(Layout::default())?;
     let setup = Setup::new(programs)?;
-    setup.configure(|server| {
-        table(server, "inside").insert("masquerade".to_owned(), true.into());
-    })?;
+    masquerading(&setup)?;
     let before = Snapshot::of(&internet.gateway)?;
     let (mut kills, mut missed) = (0, Vec::new());
     for point in ["fsync", "rename", "unlink"]

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use rustls::pki_types::UnixTime;
 
-use crate::bed::{Bed, audit, note};
+use crate::bed::{Bed, audit, note, steadily};
 
 const BOB: &str = "bob@example.com";
 
@@ -94,9 +94,7 @@ pub(crate) fn files_are_renewed_as_a_pair(programs: &Programs) -> Result<()> {
     let profile = fs::read_to_string(&keeping.profile)?;
     let (before, modes) = (keeping.pair()?, keeping.modes()?);
     let mut client = bed.setup.connect(bed.internet.laptop(), &keeping.profile)?;
-    let steady = Ping::to(internet::OFFICE_V4)
-        .every(Duration::from_millis(10))
-        .start(bed.internet.laptop())?;
+    let steady = steadily(bed.internet.laptop())?;
     let after = until(Duration::from_secs(30), || {
         client.process()?.still_runs()?;
         let pair = keeping.pair()?;

@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use adit_tests::lab::{Internet, Layout, Snapshot, internet};
 use adit_tests::probe::ping::Ping;
-use adit_tests::programs::{Programs, Setup, table};
+use adit_tests::programs::{Programs, Setup};
 use anyhow::{Result, ensure};
 
-use crate::bed::{Bed, note, unchanged};
+use crate::bed::{Bed, masquerading, note, unchanged};
 
 pub(crate) fn nothing_is_left_afterwards(programs: &Programs) -> Result<()> {
     let internet = Internet::new(Layout::default())?;
     let setup = Setup::new(programs)?;
-    setup.configure(|server| {
-        table(server, "inside").insert("masquerade".to_owned(), true.into());
-    })?;
+    masquerading(&setup)?;
     let laptop_before = Snapshot::of(internet.laptop())?;
     let gateway_before = Snapshot::of(&internet.gateway)?;
 
@@ -41,9 +39,7 @@ pub(crate) fn nothing_is_left_afterwards(programs: &Programs) -> Result<()> {
 pub(crate) fn kill_9_leftovers_are_undone(programs: &Programs) -> Result<()> {
     let internet = Internet::new(Layout::default())?;
     let setup = Setup::new(programs)?;
-    setup.configure(|server| {
-        table(server, "inside").insert("masquerade".to_owned(), true.into());
-    })?;
+    masquerading(&setup)?;
     let laptop_before = Snapshot::of(internet.laptop())?;
     let gateway_before = Snapshot::of(&internet.gateway)?;
 

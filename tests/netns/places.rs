@@ -13,7 +13,7 @@ use adit_tests::programs::{Gateway, POLICY, Programs, Setup, table};
 use anyhow::{Result, ensure};
 use socket2::SockRef;
 
-use crate::bed::{Bed, failed, note, said, unchanged};
+use crate::bed::{Bed, failed, masquerading, note, said, unchanged};
 use crate::load::Load;
 
 /// Where a gateway is, and where it goes.
@@ -77,12 +77,6 @@ fn has_link(namespace: &Namespace, name: &str) -> bool {
     links
         .lines()
         .any(|line| line.trim_start().starts_with(&format!("{name}:")))
-}
-
-fn masquerading(setup: &Setup) -> Result<()> {
-    setup.configure(|server| {
-        table(server, "inside").insert("masquerade".to_owned(), true.into());
-    })
 }
 
 /// Who names the socket means the gateway that runs there, and no files in its place.

@@ -10,7 +10,7 @@ use adit_tests::programs::{Client, POLICY, Programs, Setup, table};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::bed::{Bed, failed, note, reachable};
+use crate::bed::{Bed, failed, masquerading, note, reachable};
 
 /// One more line lets alice reach payroll.
 const WIDER: &str =
@@ -242,11 +242,7 @@ pub(crate) fn an_authority_is_removed(programs: &Programs) -> Result<()> {
 }
 
 pub(crate) fn addresses_move_and_the_host_follows(programs: &Programs) -> Result<()> {
-    let bed = Bed::with(programs, Layout::default(), |setup| {
-        setup.configure(|server| {
-            table(server, "inside").insert("masquerade".to_owned(), true.into());
-        })
-    })?;
+    let bed = Bed::with(programs, Layout::default(), masquerading)?;
     let alice = bed.alice(0)?;
     let laptop = bed.internet.laptop();
     let before = alice.address(true)?;

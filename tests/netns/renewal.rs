@@ -6,13 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_core::close::RefusalKind;
 use adit_tests::lab::{Layout, internet, until};
-use adit_tests::probe::ping::Ping;
 use adit_tests::programs::{Client, PORT, Programs};
 use adit_tests::swarm::{Roster, Swarm};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::bed::{Bed, audit, milliseconds, note};
+use crate::bed::{Bed, audit, milliseconds, note, steadily};
 use crate::load::Load;
 use crate::revocation::told_of;
 
@@ -92,9 +91,7 @@ pub(crate) fn a_wrong_renewal_changes_nothing(programs: &Programs) -> Result<()>
     let mut alice = bed.setup.connect(bed.internet.laptop(), &profile)?;
     let before = serial(&alice.status()?)?;
     let good = fs::read_to_string(&profile)?;
-    let steady = Ping::to(internet::OFFICE_V4)
-        .every(Duration::from_millis(10))
-        .start(bed.internet.laptop())?;
+    let steady = steadily(bed.internet.laptop())?;
     let of = |principal: &str| -> Result<String> {
         Ok(fs::read_to_string(
             bed.setup.profile(principal, &["staff"])?,

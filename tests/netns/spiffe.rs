@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_tests::lab::{Layout, internet, until};
-use adit_tests::probe::ping::{Ping, Running};
+use adit_tests::probe::ping::Ping;
 use adit_tests::programs::{Client, Programs, Setup};
 use anyhow::{Context, Result, ensure};
 use toml::Table;
 
-use crate::bed::{Bed, audit, failed, note};
+use crate::bed::{Bed, audit, failed, note, steadily};
 use crate::certificates::{listed, one};
 use crate::corporate::towards_the_gateway;
 use crate::openssl::{ECDSA, OpenSsl, after};
@@ -80,7 +80,7 @@ pub(crate) fn ids_are_principals_and_their_certificates_come_and_go(
         ensure!(is_svid && row["issuer"] == "O=SPIRE", "{row:#}");
     }
 
-    let steady = [steadily(&first)?, steadily(&second)?];
+    let steady = [steadily(first.namespace())?, steadily(second.namespace())?];
     the_gateways_own_is_rotated(&bed, &domain)?;
     certificate_and_key_change_one_after_the_other(&domain, &mut first)?;
     a_life_of_seconds_is_followed_by_the_next(&domain, &mut first)?;
@@ -161,12 +161,6 @@ fn whoever_comes_later_finds_the_gateway_renewed(bed: &Bed, domain: &TrustDomain
     Ping::to(internet::OFFICE_V4).expect_all(newcomer.namespace())?;
     newcomer.stop()?;
     Ok(())
-}
-
-fn steadily(client: &Client) -> Result<Running> {
-    Ping::to(internet::OFFICE_V4)
-        .every(Duration::from_millis(10))
-        .start(client.namespace())
 }
 
 /// A trust domain as SPIRE has one: a root with the domain for its name, a server below it, and who gets an SVID.

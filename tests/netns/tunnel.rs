@@ -7,10 +7,10 @@ use adit_tests::probe::http::{self, WebServer};
 use adit_tests::probe::ping::Ping;
 use adit_tests::probe::udp::{self, Echo};
 use adit_tests::probe::watch::EchoWatch;
-use adit_tests::programs::{POLICY, PORT, Programs, TUNNEL, table};
+use adit_tests::programs::{POLICY, PORT, Programs, TUNNEL};
 use anyhow::{Context, Result, ensure};
 
-use crate::bed::{Bed, note};
+use crate::bed::{Bed, masquerading, note};
 
 pub(crate) fn a_laptop_pings_the_office(programs: &Programs) -> Result<()> {
     let bed = Bed::new(programs, Layout::default())?;
@@ -210,9 +210,7 @@ pub(crate) fn clients_reach_each_other(programs: &Programs) -> Result<()> {
 
 pub(crate) fn a_full_tunnel_carries_everything(programs: &Programs) -> Result<()> {
     let mut bed = Bed::with(programs, Layout::default(), |setup| {
-        setup.configure(|server| {
-            table(server, "inside").insert("masquerade".to_owned(), true.into());
-        })?;
+        masquerading(setup)?;
         setup.policy(&POLICY.replace("to = [", "to = [\"0.0.0.0/0\", \"::/0\", "))
     })?;
     let profile = bed.setup.profile("alice@example.com", &["staff"])?;

@@ -232,10 +232,8 @@ impl DataLoop {
     /// did.
     fn read_answers<E: Engine>(&mut self, engine: &mut E) -> io::Result<bool> {
         let answered = self.tun.answered();
-        if answered.is_empty() || self.kept.is_some() || is_enough(&self.inside) {
-            return Ok(false);
-        }
-        if !self.answers.are_likely() {
+        let has_room = self.kept.is_none() && !is_enough(&self.inside);
+        if answered.is_empty() || !has_room || !self.answers.are_likely() {
             return Ok(false);
         }
         let before = self.inside.bytes();
@@ -325,7 +323,7 @@ struct Answers {
 
 impl Answers {
     fn are_likely(&mut self) -> bool {
-        let likely = self.without < 8 || self.without.is_multiple_of(64);
+        let likely = self.without < PATIENT || self.without.is_multiple_of(SELDOM);
         self.without = self.without.wrapping_add(1);
         likely
     }
@@ -348,6 +346,10 @@ const TURN: usize = 256 * 1024;
 const BACKLOG: usize = 4 * 1024 * 1024;
 /// Receive calls in a row: more than a turn serves, so that a backlog builds up here.
 const READS: usize = 2;
+/// Turns without an answer before it is looked for in one of [`SELDOM`] only: an answer or two may be late.
+const PATIENT: u32 = 8;
+/// A look that finds nothing is a system call; this many turns hide it.
+const SELDOM: u32 = 64;
 /// What voice, a keystroke or a question is made of, in bytes.
 const SMALL: usize = 512;
 /// Packets from the TUN device in a row. More small ones would arrive at the other end in bursts that overrun the

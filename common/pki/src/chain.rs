@@ -47,10 +47,9 @@ impl Chain {
         let mut last = own;
         // RFC 5280 §6.1: from issuer to issuer, until one is its own.
         while last.subject().as_raw() != last.issuer().as_raw() {
-            let issuer = parsed.iter().find(|candidate| {
-                candidate.subject().as_raw() == last.issuer().as_raw()
-                    && last.verify_signature(Some(candidate.public_key())).is_ok()
-            });
+            let issuer = parsed
+                .iter()
+                .find(|candidate| description::is_issued_by(last, candidate));
             last = issuer.ok_or_else(|| ChainError::Incomplete {
                 issuer: description::printable(&last.issuer().to_string()),
             })?;

@@ -45,6 +45,14 @@ pub fn is_signed_by(certificate: &[u8], issuer: &[u8]) -> bool {
     let (Ok((_, certificate)), Ok((_, issuer))) = both else {
         return false;
     };
+    is_issued_by(&certificate, &issuer)
+}
+
+/// The same of certificates that have been read.
+pub(crate) fn is_issued_by(
+    certificate: &X509Certificate<'_>,
+    issuer: &X509Certificate<'_>,
+) -> bool {
     certificate.issuer().as_raw() == issuer.subject().as_raw()
         && certificate
             .verify_signature(Some(issuer.public_key()))

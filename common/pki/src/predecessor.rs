@@ -45,7 +45,7 @@ impl Predecessor {
 
     /// What is known of a certificate in DER; `None` if it is not one of this authority for a client.
     pub(crate) fn holder(&self, der: &[u8]) -> Result<Option<Holder>, IndexError> {
-        if !self.signed(der) {
+        if !description::is_signed_by(der, &self.certificate) {
             return Ok(None);
         }
         let Some(path) = &self.index else {
@@ -69,15 +69,6 @@ impl Predecessor {
     fn not_after(&self) -> Option<i64> {
         let (_, own) = X509Certificate::from_der(&self.certificate).ok()?;
         Some(own.validity().not_after.timestamp())
-    }
-
-    fn signed(&self, der: &[u8]) -> bool {
-        let own = X509Certificate::from_der(&self.certificate);
-        let (Ok((_, own)), Ok((_, certificate))) = (own, X509Certificate::from_der(der)) else {
-            return false;
-        };
-        certificate.issuer().as_raw() == own.subject().as_raw()
-            && certificate.verify_signature(Some(own.public_key())).is_ok()
     }
 }
 

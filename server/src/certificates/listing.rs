@@ -15,7 +15,6 @@ use adit_core::policy::{Policy, RuleText};
 use adit_core::session::UserAgent;
 use adit_net::clock;
 use adit_net::exit::Failure;
-use adit_pki::description::fingerprint;
 use adit_pki::index::{Entry as Issued, Index, State};
 use adit_pki::inventory::{Access, Filter, Refused, Revoked, Row};
 use adit_pki::store::{CERTIFICATE, INDEX};
@@ -260,9 +259,11 @@ impl Question {
             return;
         }
         let entries = issued.iter().flat_map(|(_, entries)| entries);
-        let seen = known.iter().map(|known| &known.certificate);
-        for der in seen.chain(entries.map(|entry| &entry.certificate)) {
-            let Some(row) = rows.get_mut(&fingerprint(der)) else {
+        let entries = entries.map(|entry| (&entry.fingerprint, &entry.certificate));
+        let seen = known.iter();
+        let seen = seen.map(|known| (&known.fingerprint, &known.certificate));
+        for (fingerprint, der) in seen.chain(entries) {
+            let Some(row) = rows.get_mut(fingerprint) else {
                 continue;
             };
             let authority = row.authority.as_deref().unwrap_or_default();

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Whoever comes back to a lease waits for nothing. One table is written at a time; those who come meanwhile
-//! share the next, which begins after a rest as long as the write was: a storm of newcomers costs a few tables. A session that a reload gives another address hears of it afterwards too, but a disk
-//! that fails does not keep a policy from counting.
+//! share the next, which begins after a rest as long as the write was: a storm of newcomers costs a few tables. A session
+//! that a reload gives another address hears of it afterwards too, but a disk that fails does not keep a policy from counting.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
