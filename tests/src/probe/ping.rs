@@ -128,6 +128,7 @@ impl Ping {
     pub fn first_answer(&self, namespace: &Namespace) -> Result<Instant> {
         let socket = self.socket(namespace)?;
         let identifier = IDENTIFIER.fetch_add(1, Ordering::Relaxed);
+        let mut buffer = buffer();
         let begin = Instant::now();
         let (mut sequence, mut next, mut refusal) = (0u16, begin, None);
         loop {
@@ -143,7 +144,7 @@ impl Ping {
                 (sequence, next) = (sequence.wrapping_add(1), now + self.every);
             }
             let wait = next.saturating_duration_since(now);
-            match receive(&socket, wait, self.to)? {
+            match receive(&socket, &mut buffer, wait, self.to)? {
                 Some(Message::EchoReply {
                     identifier: theirs, ..
                 }) if theirs == identifier => return Ok(Instant::now()),
@@ -193,6 +194,7 @@ impl Ping {
         let (mut sequence, mut next) = (0u16, Instant::now());
         let mut last_answer: Option<Instant> = None;
         let mut last_sent = next;
+        let mut buffer = buffer();
         loop {
             let sending = stop.map_or(sequence < self.count, |stop| !stop.load(Ordering::Relaxed));
             let now = Instant::now();
@@ -222,7 +224,7 @@ impl Ping {
             } else {
                 last_sent + self.patience - now
             };
-            match receive(socket, wait.min(SLICE), self.to)? {
+            match receive(socket, &mut buffer, wait.min(SLICE), self.to)? {
                 Some(Message::EchoReply {
                     identifier: theirs,
                     sequence,
@@ -281,18 +283,30 @@ impl Running {
     }
 }
 
-fn receive(socket: &UdpSocket, wait: Duration, to: IpAddr) -> Result<Option<Message>> {
+fn receive(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    wait: Duration,
+    to: IpAddr,
+) -> Result<Option<Message>> {
     // A receive time-out counts in the kernel's ticks of up to 10 ms; poll(2) does not.
     let wait = Timespec::try_from(wait)?;
     let arrived = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait))?;
-    Ok((arrived > 0).then(|| read(socket, to)).flatten().flatten())
+    Ok((arrived > 0)
+        .then(|| read(socket, buffer, to))
+        .flatten()
+        .flatten())
+}
+
+/// Room for any packet. Zeroed once: doing that for each would push everybody else's code out of the nearest cache.
+fn buffer() -> Vec<u8> {
+    vec![0; 1 << 16]
 }
 
 /// What has arrived, if it can be understood; `None` when there is nothing.
-fn read(socket: &UdpSocket, to: IpAddr) -> Option<Option<Message>> {
-    let mut buffer = [0; 65536];
+fn read(socket: &UdpSocket, buffer: &mut [u8], to: IpAddr) -> Option<Option<Message>> {
     // A time-out, or an ICMP error the kernel reports on a bound socket; the message itself follows.
-    let (length, from) = socket.recv_from(&mut buffer).ok()?;
+    let (length, from) = socket.recv_from(buffer).ok()?;
     let bytes = &buffer[..length];
     Some(if to.is_ipv4() {
         icmp::parse_v4(bytes)

@@ -32,6 +32,8 @@ pub(crate) enum Measure {
     UdpRate,
     /// Nothing else on the way.
     RttIdle,
+    /// The same, out of the sleep that a processor falls into meanwhile.
+    RttSlept,
     /// Beside one TCP stream, the middle.
     RttLoadedMedian,
     /// Beside one TCP stream, the worst per cent.
@@ -104,6 +106,7 @@ impl Measure {
             Self::UdpLoss => "200-byte UDP at 100 kpps, % lost",
             Self::UdpRate => "200-byte UDP without loss, kpps",
             Self::RttIdle => "RTT idle p50, ms",
+            Self::RttSlept => "RTT idle p50, a ping every 10 ms, ms",
             Self::RttLoadedMedian => "RTT under TCP up p50, ms",
             Self::RttLoadedTail => "RTT under TCP up p99, ms",
             Self::Connect => "connect, ms",
@@ -132,6 +135,7 @@ impl Measure {
             Self::UdpLoss => "udp_200_loss_percent_at_100_kpps",
             Self::UdpRate => "udp_200_loss_free_kpps",
             Self::RttIdle => "rtt_idle_p50_ms",
+            Self::RttSlept => "rtt_slept_p50_ms",
             Self::RttLoadedMedian => "rtt_loaded_p50_ms",
             Self::RttLoadedTail => "rtt_loaded_p99_ms",
             Self::Connect => "connect_ms",
@@ -312,13 +316,14 @@ impl Bed {
     /// iperf3 spends several microseconds on a packet and cannot tell a fast tunnel from a faster one, so
     /// this is our own flood, for all alike.
     ///
-    /// The highest of [`RATES`] at which at most one packet in a thousand is lost, in kpps; 0 if none.
+    /// The highest of [`rates`] at which at most one packet in a thousand is lost, in kpps; 0 if none.
     fn loss_free(&self) -> Result<f64> {
+        let rates = rates();
         // `low` rates from the bottom are known to pass, `high` is known to fail or beyond the end.
-        let (mut low, mut high) = (0, RATES.len());
+        let (mut low, mut high) = (0, rates.len());
         while low < high {
             let middle = usize::midpoint(low, high);
-            let rate = RATES[middle] * 1000;
+            let rate = rates[middle] * 1000;
             let mut passes = false;
             // Somebody else's burst on a shared machine is not the subject's loss: a second try.
             for _ in 0..2 {
@@ -339,7 +344,7 @@ impl Bed {
                 high = middle;
             }
         }
-        Ok(low.checked_sub(1).map_or(0.0, |index| RATES[index] as f64))
+        Ok(low.checked_sub(1).map_or(0.0, |index| rates[index] as f64))
     }
 
     fn rtt(&self, load: &Load, seconds: u64) -> Result<Vec<(Measure, f64)>> {
@@ -347,26 +352,28 @@ impl Bed {
         let ping = Ping::to(to);
         // What follows a connect, a search for the path MTU for one, is over then.
         thread::sleep(SETTLE);
-        let idle = ping.clone().count(500).every(PACE).run(&link.client)?;
+        let pings = |every, count| ping.clone().count(count).every(every).run(&link.client);
+        let idle = pings(IDLE_PACE, 2000)?;
+        let slept = pings(SLEEP, 200)?;
         let loaded = thread::scope(|scope| {
             // Begins before and ends after the pings.
             let load = scope.spawn(|| load.tcp(link, to, Direction::Up, 1, seconds + 2));
             thread::sleep(Duration::from_secs(1));
-            let answers = ping
-                .count(u16::try_from(seconds * 500).unwrap_or(u16::MAX))
-                .every(PACE)
-                .run(&link.client);
+            let answers = pings(PACE, u16::try_from(seconds * 500).unwrap_or(u16::MAX));
             load.join().expect("a load does not panic")?;
             answers
         })?;
-        let idle = milliseconds(idle.round_trips);
-        let loaded = milliseconds(loaded.round_trips);
+        let [idle, slept, loaded] =
+            [idle, slept, loaded].map(|answers| milliseconds(answers.round_trips));
         ensure!(
-            !idle.is_empty() && !loaded.is_empty(),
+            ![&idle, &slept, &loaded]
+                .iter()
+                .any(|times| times.is_empty()),
             "no ping was answered"
         );
         Ok(vec![
             (Measure::RttIdle, quantile(&idle, 0.5)),
+            (Measure::RttSlept, quantile(&slept, 0.5)),
             (Measure::RttLoadedMedian, quantile(&loaded, 0.5)),
             (Measure::RttLoadedTail, quantile(&loaded, 0.99)),
         ])
@@ -400,16 +407,22 @@ pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * part).round() as usize]
 }
 
-/// Thousands of packets a second; steps of a tenth to a fifth, finer than the difference looked for.
-const RATES: [u64; 18] = [
-    20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 140, 160, 180, 200, 230, 260, 300, 350,
-];
+/// Thousands of packets a second, in steps of a twentieth: much finer than the difference looked for.
+fn rates() -> Vec<u64> {
+    std::iter::successors(Some(20), |rate| Some(rate + (rate / 20).max(1)))
+        .take_while(|&rate| rate <= 400)
+        .collect()
+}
 
 /// A second shows what a queue of milliseconds cannot hide.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// Between pings: an idle tunnel, but no sleeping processor. Every 10 ms, most of what is measured is the
-/// way out of its idle state, which on the bare link is several times the round trip.
+/// Between pings: an idle tunnel, but no sleeping processor. The bare link tells: a round trip takes 10 µs there when one
+/// ping follows the other, 13 with this pause, 30 to 45 every 2 ms, 85 every 10 ms.
+const IDLE_PACE: Duration = Duration::from_micros(500);
+/// Between pings that find everything asleep.
+const SLEEP: Duration = Duration::from_millis(10);
+/// Between pings under load.
 const PACE: Duration = Duration::from_millis(2);
 
 /// Nothing happens in an idle tunnel by then.

@@ -67,6 +67,8 @@ impl Target {
             (Measure::FairShareUp | Measure::FairShareDown, _) => {
                 (vec![Value(0.45)], vec![Value(0.5)])
             }
+            // Most of it is the way out of the processor's idle state.
+            (Measure::RttSlept, _) => return None,
             // What the flood's programs take of the processors is missing here, however fair the gateway is.
             (
                 Measure::StormConnect
