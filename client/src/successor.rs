@@ -372,16 +372,20 @@ mod tests {
         assert!(two_thirds((i64::MIN, i64::MAX), 255) < i64::MAX);
     }
 
-    #[test]
-    fn a_request_is_made_once_and_then_less_and_less_often() {
-        let mut successor = Successor {
+    fn due_at(moment: i64) -> Successor {
+        Successor {
             path: PathBuf::from("/nonexistent"),
             present: Vec::new(),
-            due: Some(100),
+            due: Some(moment),
             prepared: None,
             failures: 0,
             told: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_request_is_made_once_and_then_less_and_less_often() {
+        let mut successor = due_at(100);
         assert_eq!(successor.request(99), None);
         let first = successor.request(100).unwrap();
         assert_eq!(
@@ -405,14 +409,7 @@ mod tests {
 
     #[test]
     fn what_asking_again_cannot_help_is_told_once_and_asked_each_hour() {
-        let mut successor = Successor {
-            path: PathBuf::from("/nonexistent"),
-            present: Vec::new(),
-            due: Some(100),
-            prepared: None,
-            failures: 0,
-            told: None,
-        };
+        let mut successor = due_at(100);
         let refused = Err(Refusal::new(RefusalKind::NotIssuing, "of that authority"));
         let mut now = 100;
         for round in 0..3 {

@@ -108,9 +108,7 @@ impl Queues {
                 .and_then(virtio::decode)
                 .ok_or(io::ErrorKind::InvalidData)?;
             packet.advance(front - headroom);
-            if self.files.len() > 1 {
-                self.steering.read(at, &packet[headroom..]);
-            }
+            self.steering.read(at, &packet[headroom..]);
             return Ok(Some((packet, offload)));
         }
         Ok(None)
@@ -163,10 +161,8 @@ impl Queues {
 
     /// The queue where answers to a bundle shall come to.
     fn queue_for(&mut self, bundle: &Bundle) -> usize {
-        match bundle.packets().first() {
-            Some(packet) if self.files.len() > 1 => self.steering.queue_for(packet),
-            Some(_) | None => 0,
-        }
+        let first = bundle.packets().first();
+        first.map_or(0, |packet| self.steering.queue_for(packet))
     }
 
     /// The device refused a bundle: gives it the packets one by one, and returns how many of them it

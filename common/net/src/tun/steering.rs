@@ -35,6 +35,9 @@ impl Steering {
 
     /// `packet` was read from `queue`: somebody's packet from inside.
     pub(super) fn read(&mut self, queue: usize, packet: &[u8]) {
+        if self.has_no_choice() {
+            return;
+        }
         let place = place(address(packet, End::Destination));
         let backlog = &mut self.queues[queue];
         backlog.packets = backlog.packets.saturating_add(1);
@@ -54,6 +57,9 @@ impl Steering {
 
     /// The queue to write `packet` to, which comes from outside.
     pub(super) fn queue_for(&mut self, packet: &[u8]) -> usize {
+        if self.has_no_choice() {
+            return 0;
+        }
         let place = place(address(packet, End::Source));
         let queue = usize::from(self.queue_of[place]);
         let backlog = self.queues[queue];
@@ -68,6 +74,10 @@ impl Steering {
             }
             Some(_) | None => queue,
         }
+    }
+
+    fn has_no_choice(&self) -> bool {
+        self.queues.len() == 1
     }
 }
 
