@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use adit_tests::lab::process::Outcome;
 use adit_tests::lab::{Internet, Layout, internet, until};
 use adit_tests::probe::dialogue::{self, Dialogue};
-use adit_tests::probe::ping::Ping;
 use adit_tests::probe::tcp;
 use adit_tests::programs::{Programs, TemporaryDirectory};
 use anyhow::{Context, Result, ensure};
 
-use crate::bed::{note, said};
+use crate::bed::{note, said, steadily};
 use crate::page::{Machine, PATIENCE, blocks, commands};
 
 pub(crate) fn somebody_gets_access_and_loses_it(programs: &Programs) -> Result<()> {
@@ -47,12 +46,7 @@ pub(crate) fn somebody_gets_access_and_loses_it(programs: &Programs) -> Result<(
     };
     policy(page.before)?;
     let mut server = gateway.start("sudo adit-server run")?;
-    until(PATIENCE, || {
-        server.still_runs()?;
-        let status = gateway.start("sudo adit-server status")?.wait(PATIENCE)?;
-        Ok((status.code == Some(0)).then_some(()))
-    })
-    .with_context(|| format!("the gateway is not ready:\n{}", server.last_words()))?;
+    gateway.is_up(&mut server, "sudo adit-server status")?;
     let [erin, sam] = [("erin", "hr", 0), ("sam", "sales", 1)].map(|(name, group, laptop)| {
         let namespace = &internet.laptops[laptop];
         connect(&gateway, machine(namespace, name)?, name, group).map(|up| (namespace, up))
@@ -61,10 +55,7 @@ pub(crate) fn somebody_gets_access_and_loses_it(programs: &Programs) -> Result<(
 
     // Everybody works; nothing of this may be disturbed by what follows.
     let second = Duration::from_secs(1);
-    let steady = |namespace| -> Result<_> {
-        let ping = Ping::to(internet::OFFICE_V4).every(Duration::from_millis(10));
-        ping.start(namespace)
-    };
+    let steady = |from| steadily(internet::OFFICE_V4, from);
     let pings = [("erin", steady(erin)?), ("sam", steady(sam)?)];
     let others = [
         (

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use adit_tests::lab::process::Outcome;
-use adit_tests::lab::{Internet, Layout, Namespace, Snapshot, internet, until};
+use adit_tests::lab::{Internet, Layout, Namespace, Snapshot, until};
 use adit_tests::probe::ping::{Ping, Running};
 use adit_tests::programs::{Client, Gateway, Programs, Setup, table};
 use anyhow::{Context, Result, bail, ensure};
@@ -144,9 +144,7 @@ pub(crate) fn masquerading(setup: &Setup) -> Result<()> {
     })
 }
 
-/// Pings the office from there until it is stopped, a hundred times a second.
-pub(crate) fn steadily(namespace: &Namespace) -> Result<Running> {
-    Ping::to(internet::OFFICE_V4)
-        .every(Duration::from_millis(10))
-        .start(namespace)
+/// A ping that nothing may disturb: a hundred times a second until it is stopped.
+pub(crate) fn steadily(to: IpAddr, from: &Namespace) -> Result<Running> {
+    Ping::to(to).every(Duration::from_millis(10)).start(from)
 }

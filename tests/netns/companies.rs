@@ -61,7 +61,7 @@ fn a_whole_life(programs: &Programs, keys: &'static str) -> Result<()> {
 
     everybody_is_known(&bed)?;
     lists_of_every_level_count(&mut bed)?;
-    let other = steadily(second.namespace())?;
+    let other = steadily(internet::OFFICE_V4, second.namespace())?;
     a_renewal_is_taken(&bed, &company, &mut first)?;
     company.step(Step::Revocation)?;
     is_out(&mut bed, &company, &mut first, ALICE)?;
@@ -126,7 +126,7 @@ fn lists_of_every_level_count(bed: &mut Bed) -> Result<()> {
 
 /// The new certificate has the old key: one file changes in one step, and the session goes over to it.
 fn a_renewal_is_taken(bed: &Bed, company: &Corporate, client: &mut Client) -> Result<()> {
-    let steady = steadily(client.namespace())?;
+    let steady = steadily(internet::OFFICE_V4, client.namespace())?;
     let before = serial(&client.status()?)?;
     company.step(Step::Renewal)?;
     let now = moved(client, &before)?;

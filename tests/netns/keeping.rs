@@ -94,7 +94,7 @@ pub(crate) fn files_are_renewed_as_a_pair(programs: &Programs) -> Result<()> {
     let profile = fs::read_to_string(&keeping.profile)?;
     let (before, modes) = (keeping.pair()?, keeping.modes()?);
     let mut client = bed.setup.connect(bed.internet.laptop(), &keeping.profile)?;
-    let steady = steadily(bed.internet.laptop())?;
+    let steady = steadily(internet::OFFICE_V4, bed.internet.laptop())?;
     let after = until(Duration::from_secs(30), || {
         client.process()?.still_runs()?;
         let pair = keeping.pair()?;

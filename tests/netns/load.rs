@@ -9,12 +9,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use adit_tests::lab::{Layout, Namespace, internet};
-use adit_tests::probe::ping::{Ping, Running};
+use adit_tests::probe::ping::Running;
 use adit_tests::probe::{memory, tcp};
 use adit_tests::programs::{POLICY, Programs};
 use anyhow::{Context, Result, ensure};
 
-use crate::bed::{Bed, note};
+use crate::bed::{Bed, note, steadily};
 
 pub(crate) fn a_hundred_reloads_under_load(programs: &Programs) -> Result<()> {
     let layout = Layout {
@@ -81,9 +81,11 @@ impl Load {
     pub(crate) const LONG_ENOUGH: Duration = Duration::from_secs(2);
 
     pub(crate) fn start(laptop: &Namespace, office: &Namespace) -> Result<Self> {
-        let ping = |to| Ping::to(to).every(Duration::from_millis(10)).start(laptop);
         Ok(Self {
-            pings: [ping(internet::OFFICE_V4)?, ping(internet::OFFICE_V6)?],
+            pings: [
+                steadily(internet::OFFICE_V4, laptop)?,
+                steadily(internet::OFFICE_V6, laptop)?,
+            ],
             stream: Stream::start(laptop, office)?,
         })
     }

@@ -8,7 +8,7 @@ use adit_tests::programs::{POLICY, Programs};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::bed::{Bed, audit, failed, milliseconds, note};
+use crate::bed::{Bed, audit, failed, milliseconds, note, steadily};
 
 /// Everybody's session has this long.
 const MAXIMUM: i64 = 20;
@@ -33,11 +33,7 @@ pub(crate) fn a_session_moves_before_it(programs: &Programs) -> Result<()> {
     let before = alice.status()?;
     let pings = [internet::OFFICE_V4, internet::OFFICE_V6];
     Ping::to(internet::OFFICE_V6).expect_all(bed.internet.laptop())?;
-    let pings = pings.map(|to| {
-        Ping::to(to)
-            .every(Duration::from_millis(10))
-            .start(bed.internet.laptop())
-    });
+    let pings = pings.map(|to| steadily(to, bed.internet.laptop()));
     let said = bed
         .gateway
         .explain(&["alice@example.com", "10.0.0.2", "tcp/443"])?;

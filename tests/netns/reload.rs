@@ -10,7 +10,7 @@ use adit_tests::programs::{Client, POLICY, Programs, Setup, table};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::bed::{Bed, failed, masquerading, note, reachable};
+use crate::bed::{Bed, failed, masquerading, note, reachable, steadily};
 
 /// One more line lets alice reach payroll.
 const WIDER: &str =
@@ -42,11 +42,6 @@ fn unreachable(from: &Namespace, to: IpAddr) -> Result<()> {
         .run(from)?;
     ensure!(answers.received == 0, "{to}: {}", answers.summary());
     Ok(())
-}
-
-/// A ping that nothing may disturb.
-fn steadily(to: IpAddr, from: &Namespace) -> Result<adit_tests::probe::ping::Running> {
-    Ping::to(to).every(Duration::from_millis(10)).start(from)
 }
 
 pub(crate) fn a_grant_and_a_withdrawal(programs: &Programs) -> Result<()> {

@@ -91,7 +91,7 @@ pub(crate) fn a_wrong_renewal_changes_nothing(programs: &Programs) -> Result<()>
     let mut alice = bed.setup.connect(bed.internet.laptop(), &profile)?;
     let before = serial(&alice.status()?)?;
     let good = fs::read_to_string(&profile)?;
-    let steady = steadily(bed.internet.laptop())?;
+    let steady = steadily(internet::OFFICE_V4, bed.internet.laptop())?;
     let of = |principal: &str| -> Result<String> {
         Ok(fs::read_to_string(
             bed.setup.profile(principal, &["staff"])?,

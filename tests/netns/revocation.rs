@@ -37,7 +37,7 @@ pub(crate) fn a_revoked_certificate_is_out(programs: &Programs) -> Result<()> {
     let mut bed = bed(programs)?;
     let profile = bed.setup.profile("bob@example.com", &["staff"])?;
     let bob = bed.setup.connect(&bed.internet.laptops[1], &profile)?;
-    let steady = steadily(bob.namespace())?;
+    let steady = steadily(internet::OFFICE_V4, bob.namespace())?;
     let (mut slowest, mut total) = (Duration::ZERO, Duration::ZERO);
     let ways = [Told::Signal, Told::Reload].into_iter();
     for told in ways.chain([Told::Nobody; ROUNDS]) {
@@ -105,7 +105,7 @@ pub(crate) fn a_wrong_list_changes_nothing(programs: &Programs) -> Result<()> {
     let mut bed = bed(programs)?;
     let lost = bed.setup.profile("lost@example.com", &["staff"])?;
     let _alice = bed.alice(0)?;
-    let steady = steadily(bed.internet.laptop())?;
+    let steady = steadily(internet::OFFICE_V4, bed.internet.laptop())?;
     let path = bed.setup.authority().join("crl.pem");
     let before = fs::read(&path)?;
     bed.setup.ca(&["revoke", "lost@example.com"])?;

@@ -80,7 +80,10 @@ pub(crate) fn ids_are_principals_and_their_certificates_come_and_go(
         ensure!(is_svid && row["issuer"] == "O=SPIRE", "{row:#}");
     }
 
-    let steady = [steadily(first.namespace())?, steadily(second.namespace())?];
+    let steady = [
+        steadily(internet::OFFICE_V4, first.namespace())?,
+        steadily(internet::OFFICE_V4, second.namespace())?,
+    ];
     the_gateways_own_is_rotated(&bed, &domain)?;
     certificate_and_key_change_one_after_the_other(&domain, &mut first)?;
     a_life_of_seconds_is_followed_by_the_next(&domain, &mut first)?;

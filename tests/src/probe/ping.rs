@@ -292,10 +292,11 @@ fn receive(
     // A receive time-out counts in the kernel's ticks of up to 10 ms; poll(2) does not.
     let wait = Timespec::try_from(wait)?;
     let arrived = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait))?;
-    Ok((arrived > 0)
-        .then(|| read(socket, buffer, to))
-        .flatten()
-        .flatten())
+    Ok(if arrived > 0 {
+        read(socket, buffer, to)
+    } else {
+        None
+    })
 }
 
 /// Room for any packet. Zeroed once: doing that for each would push everybody else's code out of the nearest cache.
@@ -303,16 +304,16 @@ fn buffer() -> Vec<u8> {
     vec![0; 1 << 16]
 }
 
-/// What has arrived, if it can be understood; `None` when there is nothing.
-fn read(socket: &UdpSocket, buffer: &mut [u8], to: IpAddr) -> Option<Option<Message>> {
+/// What has arrived, if it can be understood.
+fn read(socket: &UdpSocket, buffer: &mut [u8], to: IpAddr) -> Option<Message> {
     // A time-out, or an ICMP error the kernel reports on a bound socket; the message itself follows.
     let (length, from) = socket.recv_from(buffer).ok()?;
     let bytes = &buffer[..length];
-    Some(if to.is_ipv4() {
+    if to.is_ipv4() {
         icmp::parse_v4(bytes)
     } else {
         icmp::parse_v6(bytes, from.ip())
-    })
+    }
 }
 
 /// Every ping of the process has its own, because raw sockets see the answers of all.
