@@ -6,8 +6,6 @@
 //!
 //! Refused are fragments, packets of another protocol than the device named, and sizes of zero.
 
-use std::net::IpAddr;
-
 use bytes::BytesMut;
 
 use super::{
@@ -29,8 +27,8 @@ pub struct Segments<'a> {
     header: usize,
     /// Payload bytes of each segment but the last.
     size: usize,
-    source: IpAddr,
-    destination: IpAddr,
+    /// The sum of the pseudo header, but for the length.
+    pseudo: Sum,
 }
 
 impl<'a> Segments<'a> {
@@ -71,8 +69,7 @@ impl<'a> Segments<'a> {
             transport,
             header: transport + length,
             size: segmentation.size.into(),
-            source: packet.source(),
-            destination: packet.destination(),
+            pseudo: Sum::pseudo_header(packet.source(), packet.destination(), protocol, 0),
         })
     }
 
@@ -110,12 +107,8 @@ impl<'a> Segments<'a> {
         let field = self.kind.checksum_offset();
         segment[field..field + 2].fill(0);
         let (header, _) = segment.split_at(self.header - self.transport);
-        let protocol = match self.kind {
-            SegmentKind::Tcp => TCP,
-            SegmentKind::Udp => UDP,
-        };
-        // Headers have an even length, so the two sums may be added.
-        let sum = Sum::pseudo_header(self.source, self.destination, protocol, segment.len())
+        // Headers have an even length, so the two sums may be added; no segment is longer than its packet.
+        let sum = (self.pseudo.word(segment.len() as u16))
             .bytes(header)
             .bytes(payload)
             .checksum();

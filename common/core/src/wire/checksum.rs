@@ -58,18 +58,27 @@ impl Sum {
     pub fn bytes(self, bytes: &[u8]) -> Self {
         // Ones' complement addition cares neither about the width nor about the byte order of its
         // words (RFC 1071 §2(B)): eight bytes at a time in the machine's own order, halves apart so
-        // that no carry is lost below 16 GiB, and the compiler vectorises it.
+        // that no carry is lost below 16 GiB, and the compiler vectorises it. The lower halves are
+        // what remains of the whole words without the upper ones: one step less than masking each.
         let (words, rest) = bytes.as_chunks::<8>();
-        let (mut low, mut high) = (0, 0);
+        let (mut whole, mut high) = (0u64, 0u64);
         for word in words {
             let word = u64::from_ne_bytes(*word);
-            low += word & 0xffff_ffff;
+            whole = whole.wrapping_add(word);
             high += word >> 32;
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let last = u64::from_ne_bytes(last);
-        let sum = Self(low + high + (last & 0xffff_ffff) + (last >> 32));
+        let low = whole.wrapping_sub(high << 32);
+        // Headers are made of words of four bytes, and most payloads too.
+        let (words, rest) = rest.as_chunks::<4>();
+        let mut tail = words
+            .first()
+            .map_or(0, |word| u32::from_ne_bytes(*word).into());
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            tail += u64::from(u32::from_ne_bytes(last));
+        }
+        let sum = Self(low + high + tail);
         Self(self.0 + u64::from(u16::from_be_bytes(sum.fold().to_ne_bytes())))
     }
 
@@ -80,11 +89,11 @@ impl Sum {
 
     /// The sum with all carries folded in, not complemented.
     pub fn fold(self) -> u16 {
-        let mut sum = self.0;
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        sum as u16
+        // 64 bits become 33, then 18, then 65,536 at most: after one more step there is nothing left to carry.
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        ((sum & 0xffff) + (sum >> 16)) as u16
     }
 
     /// The complement of the sum: the checksum.
