@@ -21,6 +21,7 @@ use adit_core::offload::Offload;
 use bytes::{Bytes, BytesMut};
 use quinn_udp::EcnCodepoint;
 
+use crate::foothold::Foothold;
 use crate::poll::{Poller, Watch};
 use crate::tun::{Tun, Waiting};
 use crate::udp::{Received, Transmit, Udp};
@@ -130,6 +131,7 @@ impl DataLoop {
     /// When a device is unusable. One packet or datagram that the kernel refuses is not such a case.
     pub fn run<E: Engine>(&mut self, engine: &mut E) -> io::Result<()> {
         let mut commands = Commands::Served;
+        let mut foothold = Foothold::new(Instant::now());
         loop {
             let now = Instant::now();
             let serves = commands == Commands::More
@@ -170,6 +172,7 @@ impl DataLoop {
             self.transmit(engine);
             self.deliver(engine);
             engine.report(now);
+            foothold.review(now);
             if ends {
                 return Ok(());
             }
