@@ -79,22 +79,28 @@ struct Work {
 
 impl Gateway {
     fn new(text: &str) -> Self {
-        let policy = Policy::parse(text, "policy.toml").expect("a policy");
+        // On a thread of their own, as the front desk makes them: an allocator gives each thread its own memory, and what
+        // compiling leaves behind would scatter the flow tables of the packet thread.
+        let filters = std::thread::scope(|scope| {
+            let filters = scope.spawn(|| {
+                let policy = Policy::parse(text, "policy.toml").expect("a policy");
+                let access = |number| policy.access(&identity(number), 0).expect("an access");
+                let all = (0..PRINCIPALS).map(|number| access(number).filter);
+                all.collect()
+            });
+            filters.join().expect("filters")
+        });
         let now = Instant::now();
         let mut gateway = Self {
             owners: Owners::new(),
-            filters: Vec::new(),
+            filters,
             flows: Vec::new(),
             now,
         };
         for number in 0..PRINCIPALS {
-            let access = policy.access(&identity(number), 0).expect("an access");
-            gateway.filters.push(access.filter);
             let owner = Place::Here(number);
             gateway.owners.insert(client(number).into(), owner);
         }
-        // Not between the filters: those are made by the front desk's thread, these by an engine's, and an
-        // allocator gives each thread memory of its own.
         for number in 0..PRINCIPALS {
             let key = HashKey::new([0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835; 6]);
             gateway.flows.push(FlowTable::new(now, key));
