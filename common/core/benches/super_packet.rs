@@ -100,8 +100,6 @@ impl Gateway {
         for number in 0..PRINCIPALS {
             let owner = Place::Here(number);
             gateway.owners.insert(client(number).into(), owner);
-        }
-        for number in 0..PRINCIPALS {
             let key = HashKey::new([0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835; 6]);
             gateway.flows.push(FlowTable::new(now, key));
             gateway.connect(number);

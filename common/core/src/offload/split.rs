@@ -108,7 +108,9 @@ impl<'a> Segments<'a> {
         segment[field..field + 2].fill(0);
         let (header, _) = segment.split_at(self.header - self.transport);
         // Headers have an even length, so the two sums may be added; no segment is longer than its packet.
-        let sum = (self.pseudo.word(segment.len() as u16))
+        let sum = self
+            .pseudo
+            .word(segment.len() as u16)
             .bytes(header)
             .bytes(payload)
             .checksum();
